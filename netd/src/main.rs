@@ -1,0 +1,11 @@
+//! The one binary: control plane, data plane and command line.
+
+mod firewall;
+mod ipam;
+mod model;
+mod store;
+mod tables;
+mod dataplane;
+mod cli;
+
+fn main() {}

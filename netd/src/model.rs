@@ -1,0 +1,185 @@
+//! What is wanted, as plain data: the records the store holds. Nothing here talks to the kernel.
+//!
+//! A record is written whole, as JSON, under `network/<id>` or `sandbox/<id>`; address leases are keys of their own
+//! (`lease/<network id>/<address>`) so that a store shared by many nodes can refuse a second owner.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+/// 64 lower-case hex digits, as Docker's ids. The first 12 are the short id.
+pub type Id = Arc<str>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub id: Id,
+    pub name: Arc<str>,
+    pub created: SystemTime,
+    pub driver: Driver,
+    /// IPv4 subnets first, then IPv6.
+    pub subnets: Vec<Subnet>,
+    /// No route, no masquerade to the outside; sandboxes reach only each other and the gateway.
+    pub internal: bool,
+    /// The bridge device in the host's namespace.
+    pub bridge: Arc<str>,
+    /// The bridge was there before us: it is left when the network goes.
+    pub adopted_bridge: bool,
+    pub options: NetworkOptions,
+    pub labels: BTreeMap<String, String>,
+    /// False on the default network `bridge` only: its sandboxes see names by `--link` alone.
+    pub resolves: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    Bridge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    pub subnet: IpNetwork,
+    pub gateway: IpAddr,
+    /// Dynamic addresses come from this part of the subnet only.
+    pub range: Option<IpNetwork>,
+    /// Never handed out; the names are the user's own notes.
+    pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkOptions {
+    pub mtu: u32,
+    /// Whether sandboxes of this network reach each other.
+    pub icc: bool,
+    pub masquerade: bool,
+    /// Whether sandboxes of other networks are kept from reaching this one through the host.
+    pub isolate: bool,
+    /// As the user wrote them, for `inspect`.
+    pub given: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    pub id: Id,
+    pub name: Arc<str>,
+    pub created: SystemTime,
+    pub mode: Mode,
+    /// Where its network namespace can be opened: `/run/netns/NAME`, or what the user gave.
+    pub netns: PathBuf,
+    /// Device and inode of the namespace when it was joined: a path that leads to another namespace now is not ours.
+    pub netns_identity: (u64, u64),
+    /// False for `--netns PATH`: the namespace is left when the sandbox goes.
+    pub netns_is_ours: bool,
+    pub hostname: Arc<str>,
+    pub endpoints: Vec<Endpoint>,
+    pub publishes: Vec<Publish>,
+    pub exposes: Vec<PortRange>,
+    pub dns: DnsOptions,
+    pub extra_hosts: Vec<(String, IpAddr)>,
+    pub links: Vec<Link>,
+    pub service: Option<Arc<str>>,
+    pub labels: BTreeMap<String, String>,
+    /// Who made it, for runtimes that share a daemon: `cli`, `cni:<network>`, ...
+    pub owner: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Its own namespace on zero or more bridge networks.
+    Bridge,
+    /// Its own namespace with the loopback device only.
+    None,
+    /// The host's namespace.
+    Host,
+    /// The namespace of another sandbox.
+    Container(Id),
+}
+
+/// One sandbox's place on one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub id: Id,
+    pub network: Id,
+    /// The device in the sandbox: `eth0`, `eth1`, ...
+    pub interface: Arc<str>,
+    /// The device in the host's namespace, a port of the bridge.
+    pub host_link: Arc<str>,
+    pub mac: [u8; 6],
+    pub v4: Option<(Ipv4Addr, u8)>,
+    pub v6: Option<(Ipv6Addr, u8)>,
+    /// As the user gave them, lower case.
+    pub aliases: Vec<Arc<str>>,
+    /// All names on this network, lower case: the sandbox's name first (the PTR name), its aliases, short id, hostname.
+    pub names: Vec<Arc<str>>,
+}
+
+/// A published port or range, resolved: host port `first + i` leads to the sandbox's port `target + i`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    pub protocol: Protocol,
+    /// One unless the user named no address: then `0.0.0.0` and `::`.
+    pub addresses: Vec<IpAddr>,
+    pub first: u16,
+    pub target: u16,
+    pub count: u16,
+    /// The user named no host port; shown in `inspect` only.
+    pub ephemeral: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRange {
+    pub protocol: Protocol,
+    pub first: u16,
+    pub last: u16,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsOptions {
+    /// Asked from the sandbox's namespace; empty: the host's, from the host's namespace.
+    pub servers: Vec<IpAddr>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+}
+
+/// `--link SANDBOX[:ALIAS]`: this sandbox sees that one under one more name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub sandbox: Id,
+    pub alias: Arc<str>,
+}
+
+/// One change of the records, as the store's watch tells it: what the key led to and what it leads to now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    Network { before: Option<Arc<Network>>, after: Option<Arc<Network>> },
+    Sandbox { before: Option<Arc<Sandbox>>, after: Option<Arc<Sandbox>> },
+}
+
+/// Every record, by id.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Model {
+    pub networks: BTreeMap<Id, Arc<Network>>,
+    pub sandboxes: BTreeMap<Id, Arc<Sandbox>>,
+}
+
+impl Protocol {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}

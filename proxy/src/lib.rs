@@ -1,0 +1,3 @@
+pub mod flows;
+pub mod table;
+pub mod udp;

@@ -1,0 +1,93 @@
+//! What is balanced to what, as plain data. The control side sends [`Change`]s; the proxy builds the next immutable
+//! snapshot from them off the data path and publishes it with one pointer.
+
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub type ServiceId = Arc<str>;
+pub type ListenerId = Arc<str>;
+pub type BackendId = Arc<str>;
+
+/// One step from the table that is served to the table that is wanted. Applying a `Put` twice, or a `Drop` of what is
+/// not there, changes nothing. A listener names a service that came before it, in this batch or an earlier one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    PutService(Service),
+    DropService { service: ServiceId },
+    /// Makes or replaces a listener. Its sockets arrive beside the change the first time, see [`crate::Proxy::apply`];
+    /// replacing keeps the sockets and the open connections.
+    PutListener(Listener),
+    /// Stops accepting and closes the sockets; open TCP connections go on, UDP flows end.
+    DropListener { listener: ListenerId },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// Sockets that clients reach, and the service that answers there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listener {
+    pub id: ListenerId,
+    pub protocol: Protocol,
+    pub address: SocketAddr,
+    pub service: ServiceId,
+    /// The port of the backends' addresses is replaced by this one: a service of many ports has one backend list.
+    pub target_port: Option<u16>,
+    /// Whether connections through this listener start with a PROXY protocol header towards the backend.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// At most this many connections (or UDP flows) at once; more wait in the backlog (or are dropped).
+    pub limit: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProxyProtocol {
+    V1,
+    V2,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    pub id: ServiceId,
+    /// How metrics and access events call it.
+    pub label: Arc<str>,
+    pub policy: Policy,
+    pub backends: Vec<Backend>,
+    /// For one attempt; a failed attempt goes on to the next backend.
+    pub connect_timeout: Duration,
+    /// A UDP flow ends after this much silence in both directions.
+    pub udp_idle: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Policy {
+    RoundRobin,
+    Weighted,
+    LeastOpen,
+    SourceHash,
+    Maglev,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    pub id: BackendId,
+    /// At least one of the two. A client is led to the address of its own family where there is one.
+    pub v4: Option<SocketAddrV4>,
+    pub v6: Option<SocketAddrV6>,
+    /// From 1 to 65535; used by [`Policy::Weighted`], [`Policy::LeastOpen`] and [`Policy::Maglev`].
+    pub weight: u16,
+    pub state: BackendState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BackendState {
+    /// Takes new connections.
+    Ready,
+    /// Takes none; old ones finish.
+    Draining,
+}
