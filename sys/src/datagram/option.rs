@@ -1,0 +1,41 @@
+//! The socket options a datagram server needs.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use socket2::{Domain, SockRef};
+
+/// What [`enlarge_buffers`] asks for: a burst of 64 full trains.
+pub const BUFFER_BYTES: usize = 4 << 20;
+
+/// Has the kernel hand over runs of equal datagrams as one train (`UDP_GRO`).
+pub fn receive_trains(socket: impl AsFd) -> io::Result<()> {
+    set(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
+/// Has every received datagram tell the local address it was sent to.
+pub fn receive_local_address(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd();
+    match SockRef::from(&socket).domain()? {
+        Domain::IPV6 => set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1),
+        _ => set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1),
+    }
+}
+
+/// Asks for [`BUFFER_BYTES`] both ways: past the system's limit where this process may, up to it otherwise.
+pub fn enlarge_buffers(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd();
+    let options = [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)];
+    for (forced, asked) in options {
+        set(socket, libc::SOL_SOCKET, forced, BUFFER_BYTES as i32)
+            .or_else(|_| set(socket, libc::SOL_SOCKET, asked, BUFFER_BYTES as i32))?;
+    }
+    Ok(())
+}
+
+fn set(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for the call, and the value is a C int that outlives it.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
