@@ -33,7 +33,7 @@ pub fn enlarge_buffers(socket: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-fn set(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+pub(super) fn set(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the descriptor is open for the call, and the value is a C int that outlives it.
     let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };

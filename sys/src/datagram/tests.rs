@@ -143,11 +143,9 @@ fn one_refused_message_costs_no_other() {
 
 #[test]
 fn a_train_of_datagrams_too_big_for_the_way_is_sent_singly() {
-    // Loopback carries 65,536 bytes; segments longer than that less the headers are refused with UDP_SEGMENT, so the
-    // limit is reached by lowering the socket's own idea of the way: IPv6 offers that per socket.
+    // Loopback carries 65,536 bytes; the limit is reached by lowering the socket's own idea of it.
     let (client, _) = socket("[::1]:0");
-    let small: libc::c_int = 1280;
-    nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::Ipv6Mtu, &small).unwrap();
+    option::set(client.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU, 1280).unwrap();
     let (server, to) = socket("[::1]:0");
     let bytes: Vec<u8> = (0..9000).map(|at| at as u8).collect();
     let mut batch = SendBatch::new(2);
