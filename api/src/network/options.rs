@@ -1,0 +1,65 @@
+//! The driver options of a bridge network, from the strings of `-o KEY=VALUE`. Docker's long names are understood too.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use crate::error::ApiError;
+use crate::value::LinkName;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BridgeOptions {
+    /// `mtu`
+    pub mtu: Option<u32>,
+    /// `icc`: whether sandboxes of this network reach each other.
+    pub icc: Option<bool>,
+    /// `masquerade`: whether what leaves takes the host's address.
+    pub masquerade: Option<bool>,
+    /// `isolate`: whether sandboxes of other networks are kept out.
+    pub isolate: Option<bool>,
+    /// `bridge-name`
+    pub bridge_name: Option<LinkName>,
+}
+
+impl TryFrom<&BTreeMap<String, String>> for BridgeOptions {
+    type Error = ApiError;
+
+    fn try_from(given: &BTreeMap<String, String>) -> Result<Self, ApiError> {
+        let mut options = Self::default();
+        for (key, value) in given {
+            match key.as_str() {
+                "mtu" | "com.docker.network.driver.mtu" => options.mtu = Some(mtu(key, value)?),
+                "icc" | "com.docker.network.bridge.enable_icc" => options.icc = Some(parse(key, value)?),
+                "masquerade" | "com.docker.network.bridge.enable_ip_masquerade" => {
+                    options.masquerade = Some(parse(key, value)?);
+                }
+                "isolate" => options.isolate = Some(parse(key, value)?),
+                "bridge-name" | "com.docker.network.bridge.name" => {
+                    options.bridge_name = Some(parse(key, value)?);
+                }
+                _ => {
+                    return Err(ApiError::invalid(format!("the driver bridge has no option {key:?}"))
+                        .at(format!("Options.{key}"))
+                        .remedy("use mtu, icc, masquerade, isolate or bridge-name"));
+                }
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// IPv6 wants 1280; below that the kernel takes IPv6 off the device. An IPv4-only network may go to 68.
+fn mtu(key: &str, value: &str) -> Result<u32, ApiError> {
+    let mtu = parse(key, value)?;
+    if (68..=65535).contains(&mtu) {
+        return Ok(mtu);
+    }
+    Err(ApiError::invalid(format!("an MTU of {mtu} does not exist"))
+        .at(format!("Options.{key}"))
+        .remedy("use 68 to 65535, at least 1280 with IPv6"))
+}
+
+fn parse<T: FromStr<Err: std::fmt::Display>>(key: &str, value: &str) -> Result<T, ApiError> {
+    value.parse().map_err(|error| {
+        ApiError::invalid(format!("{value:?} is no value for it: {error}")).at(format!("Options.{key}"))
+    })
+}
