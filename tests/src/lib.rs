@@ -1,1 +1,24 @@
+//! The lab: machines as network namespaces inside one fresh set of namespaces, daemons started and killed in them,
+//! real programs and byte-exact traffic. The scenarios in `tests/tests` and the benchmarks stand on it.
+//!
+//! A scenario never touches the machine it runs on: see `lab` for how it is shut in, `snapshot` for how that is checked.
 
+pub mod capture;
+pub mod command;
+pub mod daemon;
+pub mod eventually;
+pub mod host;
+pub mod http;
+pub mod lab;
+pub mod place;
+pub mod query;
+pub mod report;
+pub mod snapshot;
+pub mod traffic;
+
+pub use command::{Finished, Process};
+pub use daemon::{Daemon, Setup};
+pub use eventually::eventually;
+pub use host::Host;
+pub use lab::{Lab, scenario};
+pub use place::Place;
