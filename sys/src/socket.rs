@@ -1,1 +1,168 @@
+//! Stream and datagram sockets as the proxy needs them: listening sockets that notice a clash, accept and connect
+//! without waiting, and a close that resets. Nothing here knows what the bytes mean.
 
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::error::{Doing, KernelError};
+
+/// An idle peer is asked for a sign of life after this long, so that one that is gone is noticed although nobody
+/// sends, and a NAT on the way keeps its entry.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(300))
+    .with_interval(Duration::from_secs(30))
+    .with_retries(8);
+
+/// Listening sockets on `address`, as many as asked for, between which the kernel shares connections out.
+///
+/// The first bind is exclusive: a socket of somebody else on that port, even one with SO_REUSEPORT, is EADDRINUSE. Port
+/// 0 takes a free port, the same for all. What the sockets accept inherits their options.
+pub fn bind_tcp(address: SocketAddr, how_many: usize, backlog: i32) -> Result<Vec<OwnedFd>, KernelError> {
+    let sockets = bind_all(address, how_many, Type::STREAM)?;
+    for socket in &sockets {
+        set_accepted_options(socket).doing("prepare the listening socket on", address)?;
+    }
+    // Only now: a listening socket that is not yet joined by the others would take the first connections alone.
+    for socket in &sockets {
+        socket.listen(backlog).doing("listen on tcp", address)?;
+    }
+    Ok(sockets.into_iter().map(OwnedFd::from).collect())
+}
+
+/// Datagram sockets on `address`, as many as asked for, between which the kernel shares senders out. Clashes and port
+/// 0 as with [`bind_tcp`].
+pub fn bind_udp(address: SocketAddr, how_many: usize) -> Result<Vec<OwnedFd>, KernelError> {
+    Ok(bind_all(address, how_many, Type::DGRAM)?.into_iter().map(OwnedFd::from).collect())
+}
+
+fn bind_all(address: SocketAddr, how_many: usize, kind: Type) -> Result<Vec<Socket>, KernelError> {
+    let deed = if kind == Type::STREAM { "bind tcp" } else { "bind udp" };
+    let first = open(address, kind).doing(deed, address)?;
+    first.bind(&address.into()).doing(deed, address)?;
+    let bound = local_address(&first).doing(deed, address)?;
+    let mut sockets = vec![first];
+    if how_many > 1 {
+        // Set after the bind, so that the bind itself was exclusive; the kernel looks at it when others join.
+        sockets[0].set_reuse_port(true).doing(deed, address)?;
+    }
+    for _ in 1..how_many {
+        let next = open(address, kind).doing(deed, address)?;
+        next.set_reuse_port(true).doing(deed, address)?;
+        next.bind(&bound.into()).doing(deed, address)?;
+        sockets.push(next);
+    }
+    Ok(sockets)
+}
+
+fn open(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        // Connections of an earlier listener in TIME_WAIT are no clash. (For datagrams it would mean sharing.)
+        socket.set_reuse_address(true)?;
+    }
+    Ok(socket)
+}
+
+fn set_accepted_options(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    // Urgent data stays where it was in the stream instead of getting lost.
+    socket.set_out_of_band_inline(true)
+}
+
+/// The address a socket is bound to.
+pub fn local_address(socket: impl AsFd) -> io::Result<SocketAddr> {
+    internet_address(&SockRef::from(&socket.as_fd()).local_addr()?)
+}
+
+fn internet_address(address: &SockAddr) -> io::Result<SocketAddr> {
+    address.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an internet address"))
+}
+
+/// Takes the next connection from a listening socket; never waits.
+pub fn accept(listening: impl AsFd) -> io::Result<(TcpStream, SocketAddr)> {
+    let (socket, peer) =
+        SockRef::from(&listening.as_fd()).accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)?;
+    Ok((socket.into(), internet_address(&peer)?))
+}
+
+/// Why an accept failed, as far as the caller must act differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptFailure {
+    /// Nobody is waiting.
+    Empty,
+    /// This one connection is gone; the next may be fine.
+    Connection,
+    /// The process or the machine has no descriptors or memory left: trying again at once cannot help.
+    Exhausted,
+    /// The socket itself cannot accept.
+    Socket,
+}
+
+impl From<&io::Error> for AcceptFailure {
+    fn from(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => Self::Empty,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Self::Exhausted,
+            Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP) => Self::Socket,
+            _ => Self::Connection,
+        }
+    }
+}
+
+/// Whether the process has run out of descriptors (or the machine of files).
+pub fn no_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Whether there is no way to the peer, or none that is allowed.
+pub fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ENETDOWN
+                | libc::EHOSTDOWN
+                | libc::EACCES
+                | libc::EPERM
+        )
+    )
+}
+
+/// A connection that is made, or on its way.
+#[derive(Debug)]
+pub struct Connecting {
+    pub stream: TcpStream,
+    /// False: the socket becomes writable when it is known, and [`TcpStream::take_error`] tells.
+    pub done: bool,
+}
+
+/// Starts a connection to `address`; never waits.
+pub fn connect(address: SocketAddr) -> io::Result<Connecting> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    set_accepted_options(&socket)?;
+    let done = match socket.connect(&address.into()) {
+        Ok(()) => true,
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => false,
+        Err(error) => return Err(error),
+    };
+    Ok(Connecting { stream: socket.into(), done })
+}
+
+/// Closes a connection with a reset: the peer learns that it was cut, not ended.
+pub fn reset(stream: TcpStream) {
+    // Fails only on a socket that is not one; the drop closes it in any case.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    drop(stream);
+}
+
+#[cfg(test)]
+mod tests;

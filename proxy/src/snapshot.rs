@@ -1,0 +1,185 @@
+//! What the workers read: services and listeners made ready for the data path, off the data path. A worker reaches a
+//! service's current backends through one pointer and counts through handles that it holds already; it looks up nothing
+//! by name.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::metrics::Meters;
+use crate::policy::{Candidate, Draw, Picker};
+use crate::table::{Backend, BackendId, BackendState, Listener, Service, ServiceId};
+
+/// A service for as long as it exists: its identity, its counters, and the backends of the moment.
+#[derive(Debug)]
+pub(crate) struct ServiceHandle {
+    pub(crate) id: ServiceId,
+    pub(crate) label: Arc<str>,
+    pub(crate) meters: Arc<Meters>,
+    turn: AtomicU64,
+    current: ArcSwap<Pool>,
+}
+
+impl ServiceHandle {
+    pub(crate) fn new(service: &Service) -> Self {
+        Self {
+            id: Arc::clone(&service.id),
+            label: Arc::clone(&service.label),
+            meters: Arc::default(),
+            turn: AtomicU64::new(0),
+            current: ArcSwap::from_pointee(Pool::new(service, &[])),
+        }
+    }
+
+    /// The backends of the moment. Keep the pool while one connection tries them one after another.
+    pub(crate) fn pool(&self) -> Arc<Pool> {
+        self.current.load_full()
+    }
+
+    /// Publishes other backends. Those that stay keep their count of open connections.
+    pub(crate) fn replace(&self, service: &Service) {
+        let next = Pool::new(service, &self.current.load().all);
+        self.current.store(Arc::new(next));
+    }
+
+    /// Publishes that there is nobody.
+    pub(crate) fn empty(&self) {
+        self.current.store(Arc::new(self.current.load().emptied()));
+    }
+
+    /// Chooses a backend of `pool` for `client`, none of `tried`. All workers take turns together, so that a service
+    /// is shared out evenly whichever worker a connection comes to.
+    pub(crate) fn pick<'p>(
+        &self,
+        pool: &'p Pool,
+        client: SocketAddr,
+        tried: &[u16],
+        random: u64,
+    ) -> Option<(u16, &'p Arc<BackendHandle>)> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let draw = Draw { turn, client, random, tried };
+        let index = pool.picker.pick(&draw, pool.ready.len(), |index| pool.ready[index].load())?;
+        Some((u16::try_from(index).ok()?, &pool.ready[index]))
+    }
+}
+
+/// The backends of a service at one moment; never changed once published.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    /// Those that take new connections, in the order of their ids: the same on every node.
+    pub(crate) ready: Box<[Arc<BackendHandle>]>,
+    /// Those and the draining ones.
+    all: Box<[Arc<BackendHandle>]>,
+    picker: Picker,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) udp_idle: Duration,
+}
+
+impl Pool {
+    fn new(service: &Service, before: &[Arc<BackendHandle>]) -> Self {
+        let mut wanted: Vec<&Backend> = service.backends.iter().collect();
+        wanted.sort_by(|left, right| left.id.cmp(&right.id));
+        wanted.dedup_by(|left, right| left.id == right.id);
+        wanted.truncate(usize::from(u16::MAX));
+        let all: Box<[_]> =
+            wanted.iter().map(|backend| BackendHandle::carried_over(backend, before)).collect();
+        let ready: Box<[_]> = std::iter::zip(&wanted, &all)
+            .filter(|(backend, _)| backend.state == BackendState::Ready)
+            .map(|(_, handle)| Arc::clone(handle))
+            .collect();
+        let candidates: Vec<Candidate<'_>> =
+            ready.iter().map(|handle| Candidate { key: &handle.id, weight: handle.weight }).collect();
+        let picker = Picker::new(service.policy, &candidates);
+        Self { picker, ready, all, connect_timeout: service.connect_timeout, udp_idle: service.udp_idle }
+    }
+
+    fn emptied(&self) -> Self {
+        Self {
+            ready: Box::default(),
+            all: Box::default(),
+            picker: Picker::RoundRobin,
+            connect_timeout: self.connect_timeout,
+            udp_idle: self.udp_idle,
+        }
+    }
+
+    /// Whether this backend may go on with what it has: it is ready or draining, at the same addresses.
+    pub(crate) fn keeps(&self, backend: &Arc<BackendHandle>) -> bool {
+        self.all
+            .binary_search_by(|candidate| candidate.id.cmp(&backend.id))
+            .is_ok_and(|at| (self.all[at].v4, self.all[at].v6) == (backend.v4, backend.v6))
+    }
+}
+
+/// One backend. Its count of open connections lives as long as anybody holds it, through all pools that name it.
+#[derive(Debug)]
+pub(crate) struct BackendHandle {
+    pub(crate) id: BackendId,
+    v4: Option<SocketAddr>,
+    v6: Option<SocketAddr>,
+    weight: u16,
+    open: Arc<AtomicU32>,
+}
+
+impl BackendHandle {
+    fn carried_over(backend: &Backend, before: &[Arc<Self>]) -> Arc<Self> {
+        let old = before
+            .binary_search_by(|candidate| candidate.id.cmp(&backend.id))
+            .map(|at| Arc::clone(&before[at].open));
+        Arc::new(Self {
+            id: Arc::clone(&backend.id),
+            v4: backend.v4.map(SocketAddr::V4),
+            v6: backend.v6.map(SocketAddr::V6),
+            weight: backend.weight.max(1),
+            open: old.unwrap_or_default(),
+        })
+    }
+
+    /// Where a client of this family is led: to the backend's address of the same family where there is one. The port
+    /// of the listener, if it has one, replaces the address's own.
+    pub(crate) fn address(&self, client: IpAddr, port: Option<u16>) -> Option<SocketAddr> {
+        let (first, second) = if client.is_ipv4() { (self.v4, self.v6) } else { (self.v6, self.v4) };
+        let mut address = first.or(second)?;
+        if let Some(port) = port {
+            address.set_port(port);
+        }
+        Some(address)
+    }
+
+    /// Counts a connection (or flow) until the guard is dropped.
+    pub(crate) fn occupy(self: &Arc<Self>) -> Occupied {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Occupied { backend: Arc::clone(self) }
+    }
+
+    fn load(&self) -> (u32, u16) {
+        (self.open.load(Ordering::Relaxed), self.weight)
+    }
+}
+
+/// A connection's hold on its backend.
+#[derive(Debug)]
+pub(crate) struct Occupied {
+    pub(crate) backend: Arc<BackendHandle>,
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.backend.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A listener as workers see it. Replacing a listener makes a new one with the same counters and the same gate.
+#[derive(Debug)]
+pub(crate) struct ListenerHandle {
+    pub(crate) listener: Listener,
+    pub(crate) service: Arc<ServiceHandle>,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) gate: Arc<crate::gate::Gate>,
+}
+
+#[cfg(test)]
+mod tests;
