@@ -36,6 +36,10 @@ pub(crate) trait Datagrams {
     /// bounded amount; registered without an edge, the event comes again for the rest.
     fn ready(&mut self, kit: &mut Kit, number: u64, event: Event);
 
+    /// All events of this turn have been handed out: send what was gathered from them. Called once after the last
+    /// [`Datagrams::ready`] of every turn (and before anything else of this trait), cheap when there is nothing.
+    fn flush(&mut self, kit: &mut Kit);
+
     /// When [`Datagrams::tick`] is due; `None` while nothing is open, so that an idle worker never wakes.
     fn deadline(&self) -> Option<Instant>;
 
