@@ -1,1 +1,21 @@
+//! Who gets which subnet and which address. Pure: what is taken comes in as arguments, what is given out is returned.
+//!
+//! A network's creation goes request -> [`plan`] -> subnets of the record; an attach goes [`Leases::lease`] or
+//! [`Leases::reserve`] -> address of the endpoint. Nothing is remembered beside the records: [`Leases::rebuild`] makes
+//! the same table from them after a restart.
 
+mod error;
+mod leases;
+mod plan;
+mod pools;
+mod runs;
+mod span;
+
+pub use error::{Invalid, IpamError};
+pub use leases::{Holder, Leases};
+pub use plan::{SubnetRequest, plan};
+pub use pools::{Pool, Pools};
+pub use span::{Family, Span};
+
+#[cfg(test)]
+mod tests;

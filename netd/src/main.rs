@@ -5,6 +5,8 @@ mod ipam;
 mod model;
 mod store;
 mod tables;
+#[cfg(test)]
+mod testing;
 mod dataplane;
 mod cli;
 

@@ -175,6 +175,21 @@ pub struct Model {
     pub sandboxes: BTreeMap<Id, Arc<Sandbox>>,
 }
 
+impl Endpoint {
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.v4.map(|(address, _)| IpAddr::V4(address));
+        v4.into_iter().chain(self.v6.map(|(address, _)| IpAddr::V6(address)))
+    }
+}
+
+impl Publish {
+    /// Every host port with the sandbox's port it leads to. Whoever makes a record keeps both within 65535.
+    pub fn pairs(&self) -> impl Iterator<Item = (u16, u16)> {
+        let (first, target) = (self.first, self.target);
+        (0..self.count).filter_map(move |step| Some((first.checked_add(step)?, target.checked_add(step)?)))
+    }
+}
+
 impl Protocol {
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,1 +1,51 @@
+//! Where the records are kept: keys and values with compare-and-put and a watch, whatever holds them.
+//!
+//! The contract is the part of etcd v3 that netd needs, so that a store shared by many nodes fits behind it: one
+//! revision for the whole store that every commit raises, the revision of its last change for every key, transactions
+//! that check key revisions and then write, and a watch that begins with everything there is. Managers commit; only
+//! what the watch tells changes a table.
 
+mod error;
+mod lock;
+mod records;
+mod redb;
+mod txn;
+mod watch;
+
+pub use error::{CommitError, StoreError};
+pub use records::{Record, RecordError, Records, encode, encode_lease, key_of, lease_key};
+pub use redb::Redb;
+pub use txn::{Check, Txn};
+pub use watch::{Batch, Entry, KeyChange, Watch};
+
+use std::sync::Arc;
+
+/// Rises by one with every commit that writes; 0 is the empty store.
+pub type Revision = u64;
+/// `network/<id>`, `sandbox/<id>`, `lease/<network id>/<address>`.
+pub type Key = Arc<str>;
+pub type Value = Arc<[u8]>;
+
+pub trait Store: Send {
+    /// Everything, as of one revision, in the order of the keys.
+    fn load(&self) -> Result<Snapshot, StoreError>;
+
+    /// Writes all of the transaction, durably, or nothing. Returns the revision that has it; a transaction that
+    /// writes nothing only checks, and returns the revision it checked.
+    fn commit(&mut self, txn: &Txn) -> Result<Revision, CommitError>;
+
+    /// Everything there is as the first batch, then every commit. A reader that lags too far behind finds the watch
+    /// closed and begins a new one.
+    fn watch(&mut self) -> Result<Watch, StoreError>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    pub revision: Revision,
+    pub entries: Vec<Entry>,
+}
+
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,166 @@
+//! The one projection from the records to what the data plane serves: names, views, services, listeners. Pure.
+//!
+//! Every object but a name belongs to one sandbox; a name belongs to all sandboxes of a network that carry it. A change
+//! therefore projects the sandboxes it concerns before and after, and sends the difference: the work does not grow
+//! with the number of sandboxes. [`Projection::whole`] is the same state sent from nothing, for a new data plane.
 
+mod difference;
+mod gateway;
+mod names;
+mod part;
+mod publish;
+mod view;
+
+pub use gateway::{gateway_endpoint, has_way_out};
+pub use publish::listener_id;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{self, Id, Model, Network, Sandbox};
+use difference::Difference;
+use names::Names;
+use part::Part;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    Dns(netd_dns::table::Change),
+    Proxy(netd_proxy::table::Change),
+}
+
+#[derive(Debug, Default)]
+pub struct Projection {
+    model: Model,
+    names: Names,
+    /// Sandboxes by a network they are on.
+    members: BTreeMap<Id, BTreeSet<Id>>,
+    /// Sandboxes by a sandbox they have a link to.
+    linkers: BTreeMap<Id, BTreeSet<Id>>,
+}
+
+impl Projection {
+    /// Takes one change of the records in and tells what changes for the data plane, in an order that never leaves a
+    /// listener without its service.
+    pub fn apply(&mut self, change: &model::Change) -> Vec<Change> {
+        match change {
+            model::Change::Network { before, after } => {
+                let Some(id) = before.as_ref().or(after.as_ref()).map(|network| Arc::clone(&network.id))
+                else {
+                    return Vec::new();
+                };
+                self.network(&id, after.clone())
+            }
+            model::Change::Sandbox { before, after } => {
+                let Some(id) = before.as_ref().or(after.as_ref()).map(|sandbox| Arc::clone(&sandbox.id))
+                else {
+                    return Vec::new();
+                };
+                self.sandbox(&id, after.clone())
+            }
+        }
+    }
+
+    /// Everything, from nothing.
+    pub fn whole(&self) -> Vec<Change> {
+        let mut difference = Difference::default();
+        for sandbox in self.model.sandboxes.values() {
+            difference.put(Part::of(sandbox, &self.model));
+        }
+        difference.into_changes(&self.names)
+    }
+
+    fn network(&mut self, id: &Id, after: Option<Arc<Network>>) -> Vec<Change> {
+        let before = self.model.networks.get(id);
+        let zone_ends = before.is_some_and(|network| network.resolves)
+            && !after.as_ref().is_some_and(|network| network.resolves);
+        let concerned = if same_for_sandboxes(before.map(|network| &**network), after.as_deref()) {
+            BTreeSet::new()
+        } else {
+            self.members.get(id).cloned().unwrap_or_default()
+        };
+        let mut changes = self.replace(&concerned, |projection| {
+            match after {
+                Some(network) => projection.model.networks.insert(Arc::clone(id), network),
+                None => projection.model.networks.remove(id),
+            };
+        });
+        if zone_ends {
+            changes.push(Change::Dns(netd_dns::table::Change::DropZone { zone: Arc::clone(id) }));
+        }
+        changes
+    }
+
+    fn sandbox(&mut self, id: &Id, after: Option<Arc<Sandbox>>) -> Vec<Change> {
+        let mut concerned = self.linkers.get(id).cloned().unwrap_or_default();
+        concerned.insert(Arc::clone(id));
+        self.replace(&concerned, |projection| {
+            if let Some(before) = projection.model.sandboxes.remove(id) {
+                projection.unindex(&before);
+            }
+            if let Some(sandbox) = after {
+                projection.index(&sandbox);
+                projection.model.sandboxes.insert(Arc::clone(id), sandbox);
+            }
+        })
+    }
+
+    /// Projects the concerned sandboxes, makes the change, projects them again, and sends the difference.
+    fn replace(&mut self, concerned: &BTreeSet<Id>, change: impl FnOnce(&mut Self)) -> Vec<Change> {
+        let mut difference = Difference::default();
+        for part in self.parts(concerned) {
+            self.names.remove(&part);
+            difference.drop(part);
+        }
+        change(self);
+        for part in self.parts(concerned) {
+            self.names.insert(&part);
+            difference.put(part);
+        }
+        difference.into_changes(&self.names)
+    }
+
+    fn parts(&self, concerned: &BTreeSet<Id>) -> Vec<Part> {
+        let sandboxes = concerned.iter().filter_map(|id| self.model.sandboxes.get(id));
+        sandboxes.map(|sandbox| Part::of(sandbox, &self.model)).collect()
+    }
+
+    fn index(&mut self, sandbox: &Sandbox) {
+        for endpoint in &sandbox.endpoints {
+            self.members.entry(Arc::clone(&endpoint.network)).or_default().insert(Arc::clone(&sandbox.id));
+        }
+        for link in &sandbox.links {
+            self.linkers.entry(Arc::clone(&link.sandbox)).or_default().insert(Arc::clone(&sandbox.id));
+        }
+    }
+
+    fn unindex(&mut self, sandbox: &Sandbox) {
+        for endpoint in &sandbox.endpoints {
+            forget(&mut self.members, &endpoint.network, &sandbox.id);
+        }
+        for link in &sandbox.links {
+            forget(&mut self.linkers, &link.sandbox, &sandbox.id);
+        }
+    }
+}
+
+fn forget(index: &mut BTreeMap<Id, BTreeSet<Id>>, key: &Id, sandbox: &Id) {
+    if let Some(set) = index.get_mut(key) {
+        set.remove(sandbox);
+        if set.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+/// Whether nothing that a sandbox's part depends on differs.
+fn same_for_sandboxes(before: Option<&Network>, after: Option<&Network>) -> bool {
+    let seen = |network: Option<&Network>| {
+        network.map(|network| (Arc::clone(&network.name), network.internal, network.resolves))
+    };
+    seen(before) == seen(after)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! What address management refuses, and what the user can do about it.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+
+use super::span::Family;
+
+/// [`Self::Invalid`] is the caller's mistake; the others depend on what else there is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IpamError {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error("subnet {subnet} overlaps {other} of network {network}; choose another, or remove that network")]
+    Overlap { subnet: IpNetwork, network: Arc<str>, other: IpNetwork },
+    #[error("address {address} on network {network} is held by {holder}")]
+    AddressTaken { address: IpAddr, network: Arc<str>, holder: String },
+    #[error(
+        "no {family} subnet of size /{size} is left in the address pools ({pools}): {holders}; {host} routes and \
+         resolvers of the host are kept clear of; remove networks that are not used (netd network prune), \
+         name a subnet, or configure more address pools"
+    )]
+    PoolsExhausted { family: Family, size: u8, pools: String, holders: String, host: usize },
+    #[error(
+        "no {family} address is left on network {network} in {part}: {holders}; remove sandboxes, or make a network \
+         with a larger subnet"
+    )]
+    AddressesExhausted { family: Family, network: Arc<str>, part: IpNetwork, holders: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    #[error("{what} {given} has host bits set; {fixed} is the network of that size")]
+    HostBits { what: &'static str, given: IpNetwork, fixed: IpNetwork },
+    #[error("{what} {given} is outside of subnet {subnet}")]
+    Outside { what: String, given: String, subnet: IpNetwork },
+    #[error("{what} {given} lies in none of the subnets given")]
+    NoSubnetFor { what: String, given: String },
+    #[error("subnet {subnet} was given two {what}s, {first} and {second}")]
+    GivenTwice { what: &'static str, subnet: IpNetwork, first: String, second: String },
+    #[error("a network has one {family} subnet; {first} and {second} were given")]
+    TwoSubnets { family: Family, first: IpNetwork, second: IpNetwork },
+    #[error("subnet {subnet} leaves no address for a sandbox beside the gateway")]
+    TooSmall { subnet: IpNetwork },
+    #[error("subnet {subnet} covers {why} addresses, which no host may have")]
+    Special { subnet: IpNetwork, why: &'static str },
+    #[error("{what} {address} is the {kind} of subnet {subnet}, which no host may have")]
+    Reserved { what: String, address: IpAddr, kind: &'static str, subnet: IpNetwork },
+    #[error("network {network} has no {family} subnet")]
+    NoFamily { network: Arc<str>, family: Family },
+    #[error(
+        "address pool {base} cannot be cut into subnets of size /{size}; sizes from /{least} to /{most} can"
+    )]
+    PoolSize { base: IpNetwork, size: u8, least: u8, most: u8 },
+    #[error("address pools {first} and {second} overlap")]
+    PoolsOverlap { first: IpNetwork, second: IpNetwork },
+}
+
+/// The first ten and how many more, so that an error stays one line on a full network.
+pub(super) fn some_of(what: &str, total: usize, names: impl Iterator<Item = String>) -> String {
+    const SHOWN: usize = 10;
+    let mut text = format!("{total} held by {what}");
+    for (index, name) in names.take(SHOWN).enumerate() {
+        let separator = if index == 0 { " " } else { ", " };
+        write!(text, "{separator}{name}").expect("writing to a string does not fail");
+    }
+    if total > SHOWN {
+        write!(text, " and {} more", total - SHOWN).expect("writing to a string does not fail");
+    }
+    text
+}

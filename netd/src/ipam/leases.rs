@@ -1,0 +1,195 @@
+//! The addresses of one network and who holds them.
+//!
+//! A dynamic address is the next free one after the last that was handed out, so an address that has just been given
+//! back rests until the range has been walked once: caches and open connections of its old holder do not meet a
+//! stranger.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+
+use super::error::{Invalid, IpamError, some_of};
+use super::plan::assignable;
+use super::runs::Runs;
+use super::span::{Family, Span, number};
+use crate::model::{Id, Network, Sandbox, Subnet};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub sandbox: Id,
+    pub name: Arc<str>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Leases {
+    network: Arc<str>,
+    /// At most one per family.
+    subnets: Vec<SubnetLeases>,
+}
+
+#[derive(Clone, Debug)]
+struct SubnetLeases {
+    subnet: IpNetwork,
+    gateway: IpAddr,
+    auxiliary: BTreeMap<String, IpAddr>,
+    /// What the user sees as the part dynamic addresses come from.
+    part: IpNetwork,
+    dynamic: Span,
+    held: BTreeMap<u128, Holder>,
+    /// Everything that cannot be handed out: held, gateway, auxiliary.
+    taken: Runs,
+    /// Where the search for the next dynamic address begins.
+    next: u128,
+}
+
+impl Leases {
+    pub fn new(network: &Network) -> Self {
+        Self {
+            network: Arc::clone(&network.name),
+            subnets: network.subnets.iter().map(SubnetLeases::new).collect(),
+        }
+    }
+
+    /// The table as the records tell it. The walk goes on behind the address of the youngest sandbox.
+    pub fn rebuild<'a>(network: &Network, sandboxes: impl IntoIterator<Item = &'a Sandbox>) -> Self {
+        let mut leases = Self::new(network);
+        let mut youngest = BTreeMap::new();
+        for sandbox in sandboxes {
+            let holder = Holder { sandbox: Arc::clone(&sandbox.id), name: Arc::clone(&sandbox.name) };
+            for endpoint in sandbox.endpoints.iter().filter(|endpoint| endpoint.network == network.id) {
+                for address in endpoint.addresses() {
+                    let Ok(subnet) = leases.subnet(Family::of(address)) else { continue };
+                    subnet.hold(number(address), holder.clone());
+                    let age = youngest.entry(Family::of(address)).or_insert(sandbox.created);
+                    if *age <= sandbox.created {
+                        *age = sandbox.created;
+                        subnet.walk_past(number(address));
+                    }
+                }
+            }
+        }
+        leases
+    }
+
+    pub fn has(&self, family: Family) -> bool {
+        self.subnets.iter().any(|subnet| subnet.dynamic.family == family)
+    }
+
+    /// The next free dynamic address and its prefix length.
+    pub fn lease(&mut self, family: Family, holder: &Holder) -> Result<(IpAddr, u8), IpamError> {
+        let network = Arc::clone(&self.network);
+        let subnet = self.subnet(family)?;
+        let Some(free) = subnet.next_free() else { return Err(subnet.exhausted(network)) };
+        subnet.hold(free, holder.clone());
+        subnet.walk_past(free);
+        Ok((family.address(free), subnet.subnet.prefix()))
+    }
+
+    /// The address the user asked for; it need not lie in the range of the dynamic ones.
+    pub fn reserve(&mut self, address: IpAddr, holder: &Holder) -> Result<(IpAddr, u8), IpamError> {
+        let network = Arc::clone(&self.network);
+        let subnet = self.subnet(Family::of(address))?;
+        subnet.refuse_reserved(address)?;
+        if let Some(holder) = subnet.holder(address) {
+            return Err(IpamError::AddressTaken { address, network, holder });
+        }
+        subnet.hold(number(address), holder.clone());
+        Ok((address, subnet.subnet.prefix()))
+    }
+
+    /// Gives the address back if that sandbox holds it, and says whether it did.
+    pub fn release(&mut self, address: IpAddr, sandbox: &str) -> bool {
+        let Ok(subnet) = self.subnet(Family::of(address)) else { return false };
+        let number = number(address);
+        if subnet.held.get(&number).is_none_or(|holder| &*holder.sandbox != sandbox) {
+            return false;
+        }
+        subnet.held.remove(&number);
+        subnet.taken.remove(number);
+        true
+    }
+
+    fn subnet(&mut self, family: Family) -> Result<&mut SubnetLeases, Invalid> {
+        let network = &self.network;
+        self.subnets
+            .iter_mut()
+            .find(|subnet| subnet.dynamic.family == family)
+            .ok_or_else(|| Invalid::NoFamily { network: Arc::clone(network), family })
+    }
+}
+
+impl SubnetLeases {
+    fn new(record: &Subnet) -> Self {
+        let hosts = Span::hosts(record.subnet);
+        let part = record.range.unwrap_or(record.subnet);
+        let range = Span::from(part);
+        let dynamic = Span {
+            family: hosts.family,
+            first: range.first.max(hosts.first),
+            last: range.last.min(hosts.last),
+        };
+        let mut taken = Runs::default();
+        for &address in record.auxiliary.values().chain([&record.gateway]) {
+            taken.insert(number(address), number(address));
+        }
+        Self {
+            subnet: record.subnet,
+            gateway: record.gateway,
+            auxiliary: record.auxiliary.clone(),
+            part,
+            dynamic,
+            held: BTreeMap::new(),
+            taken,
+            next: dynamic.first,
+        }
+    }
+
+    fn hold(&mut self, number: u128, holder: Holder) {
+        self.held.insert(number, holder);
+        self.taken.insert(number, number);
+    }
+
+    fn next_free(&self) -> Option<u128> {
+        let from = |start| self.taken.next_free(start).filter(|&free| self.dynamic.contains(free));
+        from(self.next).or_else(|| from(self.dynamic.first))
+    }
+
+    fn walk_past(&mut self, number: u128) {
+        if self.dynamic.contains(number) {
+            self.next = number.saturating_add(1);
+        }
+    }
+
+    fn refuse_reserved(&self, address: IpAddr) -> Result<(), Invalid> {
+        if self.subnet.contains(address) {
+            return assignable("address", address, self.subnet);
+        }
+        Err(Invalid::Outside { what: "address".into(), given: address.to_string(), subnet: self.subnet })
+    }
+
+    fn holder(&self, address: IpAddr) -> Option<String> {
+        if address == self.gateway {
+            return Some("the gateway".into());
+        }
+        if let Some((name, _)) = self.auxiliary.iter().find(|&(_, &taken)| taken == address) {
+            return Some(format!("the auxiliary address {name}"));
+        }
+        self.held.get(&number(address)).map(|holder| format!("sandbox {}", holder.name))
+    }
+
+    fn exhausted(&self, network: Arc<str>) -> IpamError {
+        let holders: BTreeSet<&str> = self
+            .held
+            .range(self.dynamic.first..=self.dynamic.last)
+            .map(|(_, holder)| &*holder.name)
+            .collect();
+        IpamError::AddressesExhausted {
+            family: self.dynamic.family,
+            network,
+            part: self.part,
+            holders: some_of("sandboxes", holders.len(), holders.iter().map(ToString::to_string)),
+        }
+    }
+}

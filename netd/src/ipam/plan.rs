@@ -1,0 +1,218 @@
+//! A network's subnets, from what the user asked for: checked, completed, and clear of everything else.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::error::{Invalid, IpamError};
+use super::pools::{Pools, Taken};
+use super::span::{Family, Span, canonical, number};
+use crate::model::{Network, Subnet};
+
+/// One subnet as asked for. An unspecified address with a prefix (`0.0.0.0/24`, `::/64`) asks for any subnet of that
+/// size out of the pools.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubnetRequest {
+    pub subnet: IpNetwork,
+    pub gateway: Option<IpAddr>,
+    pub range: Option<IpNetwork>,
+    pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
+impl SubnetRequest {
+    /// Sorts gateways, ranges and auxiliary addresses that were given apart (as flags) to the subnets they lie in.
+    pub fn assemble(
+        subnets: &[IpNetwork],
+        gateways: &[IpAddr],
+        ranges: &[IpNetwork],
+        auxiliary: BTreeMap<String, IpAddr>,
+    ) -> Result<Vec<Self>, IpamError> {
+        let mut requests: Vec<Self> = subnets
+            .iter()
+            .map(|&subnet| Self { subnet, gateway: None, range: None, auxiliary: BTreeMap::new() })
+            .collect();
+        for &gateway in gateways {
+            let request = home(&mut requests, "gateway", gateway)?;
+            if let Some(first) = request.gateway.replace(gateway) {
+                return Err(given_twice("gateway", request.subnet, &first, &gateway));
+            }
+        }
+        for &range in ranges {
+            let request = home(&mut requests, "range", range.ip())?;
+            if let Some(first) = request.range.replace(range) {
+                return Err(given_twice("range", request.subnet, &first, &range));
+            }
+        }
+        for (name, address) in auxiliary {
+            let request = home(&mut requests, &format!("auxiliary address {name}"), address)?;
+            request.auxiliary.insert(name, address);
+        }
+        Ok(requests)
+    }
+
+    fn asks_for_any(&self) -> bool {
+        self.subnet.ip().is_unspecified() && self.subnet.prefix() > 0
+    }
+}
+
+/// The subnets of a new network, IPv4 first. There is always an IPv4 one; IPv6 is there when a subnet of it is
+/// requested or `ipv6` says so. `networks` are those that exist, `host` is every route of the host but the default
+/// ones, and its resolvers: subnets out of the pools keep clear of both, subnets given by the user of the networks.
+pub fn plan<'a>(
+    requests: &[SubnetRequest],
+    ipv6: bool,
+    pools: &Pools,
+    networks: impl IntoIterator<Item = &'a Network>,
+    host: &[IpNetwork],
+) -> Result<Vec<Subnet>, IpamError> {
+    let taken = Taken {
+        networks: networks
+            .into_iter()
+            .flat_map(|network| network.subnets.iter().map(|subnet| (&*network.name, subnet.subnet)))
+            .collect(),
+        host,
+    };
+    let mut subnets = Vec::with_capacity(2);
+    for family in [Family::V4, Family::V6] {
+        let mut asked = requests.iter().filter(|request| Family::of(request.subnet.ip()) == family);
+        match (asked.next(), asked.next()) {
+            (Some(first), Some(second)) => {
+                let (first, second) = (first.subnet, second.subnet);
+                return Err(Invalid::TwoSubnets { family, first, second }.into());
+            }
+            (Some(request), None) => subnets.push(settle(request, pools, &taken)?),
+            (None, _) if family == Family::V4 || ipv6 => {
+                let subnet = pools.pick(family, None, &taken)?;
+                subnets.push(complete(subnet, None, None, &BTreeMap::new())?);
+            }
+            (None, _) => {}
+        }
+    }
+    Ok(subnets)
+}
+
+fn settle(request: &SubnetRequest, pools: &Pools, taken: &Taken<'_>) -> Result<Subnet, IpamError> {
+    let subnet = if request.asks_for_any() {
+        large_enough(request.subnet)?;
+        pools.pick(Family::of(request.subnet.ip()), Some(request.subnet.prefix()), taken)?
+    } else {
+        clear_of_networks(request.subnet, taken)?
+    };
+    Ok(complete(subnet, request.gateway, request.range, &request.auxiliary)?)
+}
+
+fn clear_of_networks(subnet: IpNetwork, taken: &Taken<'_>) -> Result<IpNetwork, IpamError> {
+    without_host_bits("subnet", subnet)?;
+    ordinary(subnet)?;
+    large_enough(subnet)?;
+    let span = Span::from(subnet);
+    match taken.networks.iter().find(|(_, other)| Span::from(*other).overlaps(&span)) {
+        Some(&(network, other)) => Err(IpamError::Overlap { subnet, network: network.into(), other }),
+        None => Ok(subnet),
+    }
+}
+
+fn complete(
+    subnet: IpNetwork,
+    gateway: Option<IpAddr>,
+    range: Option<IpNetwork>,
+    auxiliary: &BTreeMap<String, IpAddr>,
+) -> Result<Subnet, Invalid> {
+    for (name, &address) in auxiliary {
+        inside(|| format!("auxiliary address {name}"), address, subnet)?;
+    }
+    if let Some(range) = range {
+        without_host_bits("range", range)?;
+        if !Span::from(range).within(&subnet.into()) {
+            return Err(Invalid::Outside { what: "range".into(), given: range.to_string(), subnet });
+        }
+    }
+    let gateway = match gateway {
+        Some(address) => {
+            inside(|| "gateway".into(), address, subnet)?;
+            assignable("gateway", address, subnet)?;
+            address
+        }
+        None => first_host(subnet, auxiliary)?,
+    };
+    Ok(Subnet { subnet, gateway, range, auxiliary: auxiliary.clone() })
+}
+
+fn first_host(subnet: IpNetwork, auxiliary: &BTreeMap<String, IpAddr>) -> Result<IpAddr, Invalid> {
+    let hosts = Span::hosts(subnet);
+    (hosts.first..=hosts.last)
+        .map(|number| hosts.family.address(number))
+        .find(|address| !auxiliary.values().any(|taken| taken == address))
+        .ok_or(Invalid::TooSmall { subnet })
+}
+
+/// Refuses the addresses of a subnet that no host may have.
+pub(super) fn assignable(what: &str, address: IpAddr, subnet: IpNetwork) -> Result<(), Invalid> {
+    if Span::hosts(subnet).contains(number(address)) {
+        return Ok(());
+    }
+    let kind = match address {
+        IpAddr::V4(_) if number(address) == Span::from(subnet).last => "broadcast address",
+        IpAddr::V4(_) => "network address",
+        IpAddr::V6(_) => "subnet-router anycast address",
+    };
+    Err(Invalid::Reserved { what: what.into(), address, kind, subnet })
+}
+
+fn inside(what: impl Fn() -> String, address: IpAddr, subnet: IpNetwork) -> Result<(), Invalid> {
+    if subnet.contains(address) {
+        return Ok(());
+    }
+    Err(Invalid::Outside { what: what(), given: address.to_string(), subnet })
+}
+
+fn without_host_bits(what: &'static str, given: IpNetwork) -> Result<(), Invalid> {
+    let fixed = canonical(given);
+    if fixed == given { Ok(()) } else { Err(Invalid::HostBits { what, given, fixed }) }
+}
+
+fn large_enough(subnet: IpNetwork) -> Result<(), Invalid> {
+    if Span::hosts(subnet).len() < 2 { Err(Invalid::TooSmall { subnet }) } else { Ok(()) }
+}
+
+/// Refuses what the kernel would not route to a sandbox.
+fn ordinary(subnet: IpNetwork) -> Result<(), Invalid> {
+    const SPECIAL: [(&str, &str); 7] = [
+        ("0.0.0.0/8", "\"this network\""),
+        ("127.0.0.0/8", "loopback"),
+        ("224.0.0.0/4", "multicast"),
+        ("240.0.0.0/4", "reserved"),
+        ("::/96", "unspecified and loopback"),
+        ("ff00::/8", "multicast"),
+        ("fe80::/10", "link-local"),
+    ];
+    let span = Span::from(subnet);
+    for (special, why) in SPECIAL {
+        let special: IpNetwork = special.parse().expect("the table above holds networks");
+        if Span::from(special).overlaps(&span) {
+            return Err(Invalid::Special { subnet, why });
+        }
+    }
+    Ok(())
+}
+
+fn home<'a>(
+    requests: &'a mut [SubnetRequest],
+    what: &str,
+    address: IpAddr,
+) -> Result<&'a mut SubnetRequest, Invalid> {
+    requests
+        .iter_mut()
+        .find(|request| request.subnet.contains(address))
+        .ok_or_else(|| Invalid::NoSubnetFor { what: what.into(), given: address.to_string() })
+}
+
+fn given_twice(
+    what: &'static str,
+    subnet: IpNetwork,
+    first: &dyn ToString,
+    second: &dyn ToString,
+) -> IpamError {
+    Invalid::GivenTwice { what, subnet, first: first.to_string(), second: second.to_string() }.into()
+}

@@ -1,0 +1,48 @@
+//! Why a store cannot be opened, read or written.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::{Key, Revision};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("another netd{} uses the state directory {}; stop it, or give this one its own --state-dir", owner(*pid), directory.display())]
+    InUse { directory: PathBuf, pid: Option<u32> },
+    #[error("cannot {deed} {}", path.display())]
+    Io { deed: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "the state file {} is damaged: {cause}; to begin with no networks and sandboxes, put it aside \
+         (mv '{}' '{}.damaged') and start again",
+        path.display(), path.display(), path.display()
+    )]
+    Damaged { path: PathBuf, cause: String },
+    #[error(
+        "the state file {} has format {found}, this netd knows up to {known}: start the newer netd that wrote it",
+        path.display()
+    )]
+    Newer { path: PathBuf, found: u64, known: u64 },
+    #[error("cannot read the state file {}", path.display())]
+    Read { path: PathBuf, source: Box<::redb::Error> },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Somebody else was faster: read again and decide again.
+    #[error("record {key} {}", conflict(*expected, *found))]
+    Conflict { key: Key, expected: Option<Revision>, found: Option<Revision> },
+    #[error("cannot write the state file {}", path.display())]
+    Write { path: PathBuf, source: Box<::redb::Error> },
+}
+
+fn owner(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
+fn conflict(expected: Option<Revision>, found: Option<Revision>) -> &'static str {
+    match (expected, found) {
+        (None, _) => "exists already",
+        (_, None) => "was removed in the meantime",
+        _ => "was changed in the meantime",
+    }
+}

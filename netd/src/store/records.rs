@@ -1,0 +1,192 @@
+//! Records as the store keeps them, and the store's changes as changes of the model.
+//!
+//! A value is JSON with the version of its form beside the record: `{"v":1,"record":{...}}`. A form that this netd
+//! does not know is refused by name rather than read by half.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Batch, Entry, Key, KeyChange, Revision, Value};
+use crate::model::{Change, Id, Model, Network, Sandbox};
+
+/// A kind of record with keys of its own.
+pub trait Record: Serialize + DeserializeOwned {
+    /// The keys are `PREFIX/<id>`.
+    const PREFIX: &'static str;
+    /// The newest form this netd reads, and the one it writes.
+    const VERSION: u32;
+
+    fn id(&self) -> &Id;
+}
+
+impl Record for Network {
+    const PREFIX: &'static str = "network";
+    const VERSION: u32 = 1;
+
+    fn id(&self) -> &Id {
+        &self.id
+    }
+}
+
+impl Record for Sandbox {
+    const PREFIX: &'static str = "sandbox";
+    const VERSION: u32 = 1;
+
+    fn id(&self) -> &Id {
+        &self.id
+    }
+}
+
+/// Who holds an address, under [`lease_key`]: its being there is what refuses a second holder.
+#[derive(Serialize)]
+struct LeaseRecord {
+    sandbox: Id,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(
+        "record {key} has form {found}, this netd knows up to {known}: start the newer netd that wrote it"
+    )]
+    Newer { key: Key, found: u32, known: u32 },
+    #[error("cannot read record {key}")]
+    Malformed { key: Key, source: serde_json::Error },
+    #[error("record {key} is that of {found}")]
+    Misplaced { key: Key, found: Id },
+    #[error("cannot write record {key}")]
+    Unwritable { key: Key, source: serde_json::Error },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    v: u32,
+    record: T,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+}
+
+pub fn key_of<R: Record>(id: &str) -> Key {
+    format!("{}/{id}", R::PREFIX).into()
+}
+
+pub fn lease_key(network: &str, address: std::net::IpAddr) -> Key {
+    format!("lease/{network}/{address}").into()
+}
+
+/// Fails only on what JSON cannot hold: a path that is not UTF-8, a time before 1970.
+pub fn encode<R: Record>(record: &R) -> Result<Value, RecordError> {
+    serde_json::to_vec(&Versioned { v: R::VERSION, record })
+        .map(Into::into)
+        .map_err(|source| RecordError::Unwritable { key: key_of::<R>(record.id()), source })
+}
+
+/// The value of a lease.
+pub fn encode_lease(sandbox: &Id) -> Value {
+    let record = LeaseRecord { sandbox: Arc::clone(sandbox) };
+    serde_json::to_vec(&Versioned { v: 1, record }).expect("a lease is one string").into()
+}
+
+fn decode<R: Record>(entry: &Entry) -> Result<R, RecordError> {
+    let malformed = |source| RecordError::Malformed { key: Arc::clone(&entry.key), source };
+    let Version { v } = serde_json::from_slice(&entry.value).map_err(malformed)?;
+    if v > R::VERSION {
+        return Err(RecordError::Newer { key: Arc::clone(&entry.key), found: v, known: R::VERSION });
+    }
+    let Versioned::<R> { record, .. } = serde_json::from_slice(&entry.value).map_err(malformed)?;
+    if key_of::<R>(record.id()) != entry.key {
+        return Err(RecordError::Misplaced { key: Arc::clone(&entry.key), found: Arc::clone(record.id()) });
+    }
+    Ok(record)
+}
+
+/// The model as the watch has told it so far, and at which revision each record is.
+#[derive(Debug, Default)]
+pub struct Records {
+    model: Model,
+    revisions: BTreeMap<Key, Revision>,
+    revision: Revision,
+}
+
+impl Records {
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Up to where the store has been read.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// What a transaction that replaces this record expects.
+    pub fn revision_of(&self, key: &str) -> Option<Revision> {
+        self.revisions.get(key).copied()
+    }
+
+    /// Takes a batch in, or nothing of it. Keys of kinds this netd does not know are another version's business.
+    pub fn apply(&mut self, batch: &Batch) -> Result<Vec<Change>, RecordError> {
+        let mut decoded = Vec::with_capacity(batch.changes.len());
+        for change in &batch.changes {
+            decoded.push(Decoded::of(change)?);
+        }
+        for change in &batch.changes {
+            match change {
+                KeyChange::Put(entry) => self.revisions.insert(Arc::clone(&entry.key), entry.revision),
+                KeyChange::Deleted { key } => self.revisions.remove(key),
+            };
+        }
+        self.revision = batch.revision;
+        Ok(decoded.into_iter().filter_map(|change| change.replace(&mut self.model)).collect())
+    }
+}
+
+enum Decoded {
+    Network(Id, Option<Arc<Network>>),
+    Sandbox(Id, Option<Arc<Sandbox>>),
+    Other,
+}
+
+impl Decoded {
+    fn of(change: &KeyChange) -> Result<Self, RecordError> {
+        let (key, entry) = match change {
+            KeyChange::Put(entry) => (&entry.key, Some(entry)),
+            KeyChange::Deleted { key } => (key, None),
+        };
+        Ok(match key.split_once('/') {
+            Some((Network::PREFIX, id)) => {
+                Self::Network(id.into(), entry.map(decode).transpose()?.map(Arc::new))
+            }
+            Some((Sandbox::PREFIX, id)) => {
+                Self::Sandbox(id.into(), entry.map(decode).transpose()?.map(Arc::new))
+            }
+            _ => Self::Other,
+        })
+    }
+
+    /// Makes the model say it, and tells what it said before.
+    fn replace(self, model: &mut Model) -> Option<Change> {
+        match self {
+            Self::Network(id, after) => {
+                let before = set(&mut model.networks, id, after.clone());
+                (before != after).then_some(Change::Network { before, after })
+            }
+            Self::Sandbox(id, after) => {
+                let before = set(&mut model.sandboxes, id, after.clone());
+                (before != after).then_some(Change::Sandbox { before, after })
+            }
+            Self::Other => None,
+        }
+    }
+}
+
+fn set<T>(records: &mut BTreeMap<Id, Arc<T>>, id: Id, after: Option<Arc<T>>) -> Option<Arc<T>> {
+    match after {
+        Some(record) => records.insert(id, record),
+        None => records.remove(&id),
+    }
+}

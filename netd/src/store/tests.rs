@@ -1,0 +1,250 @@
+//! The redb store: the shared suite, and what happens to its file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::watch::Watchers;
+use super::{
+    Batch, Entry, KeyChange, Record, RecordError, Records, Redb, Store, StoreError, Txn, encode,
+    encode_lease, key_of, lease_key,
+};
+use crate::model::{Change, Sandbox};
+use crate::testing;
+
+/// A store whose directory goes with it.
+struct Temporary {
+    store: Redb,
+    _directory: TempDir,
+}
+
+impl Store for Temporary {
+    fn load(&self) -> Result<super::Snapshot, StoreError> {
+        self.store.load()
+    }
+
+    fn commit(&mut self, txn: &Txn) -> Result<super::Revision, super::CommitError> {
+        self.store.commit(txn)
+    }
+
+    fn watch(&mut self) -> Result<super::Watch, StoreError> {
+        self.store.watch()
+    }
+}
+
+#[test]
+fn redb_passes_the_suite() {
+    super::suite::run(&|| {
+        let directory = TempDir::new().expect("a directory");
+        Box::new(Temporary { store: Redb::open(directory.path()).expect("open"), _directory: directory })
+    });
+}
+
+#[test]
+fn what_was_committed_is_there_after_reopening() {
+    let directory = TempDir::new().unwrap();
+    let mut store = Redb::open(directory.path()).unwrap();
+    let first = store.commit(&Txn::default().put("a", &b"1"[..])).unwrap();
+    let before = store.load().unwrap();
+    drop(store);
+    let mut store = Redb::open(directory.path()).unwrap();
+    assert_eq!(store.load().unwrap(), before);
+    assert_eq!(store.commit(&Txn::default().put("b", &b"2"[..])).unwrap(), first + 1);
+}
+
+#[test]
+fn a_second_daemon_is_told_who_has_the_directory() {
+    let directory = TempDir::new().unwrap();
+    let _first = Redb::open(directory.path()).unwrap();
+    let text = Redb::open(directory.path()).unwrap_err().to_string();
+    assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
+    assert!(text.contains(&directory.path().display().to_string()), "{text}");
+}
+
+#[test]
+fn a_crash_while_the_file_is_made_leaves_a_usable_directory() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("state.new"), b"half of it").unwrap();
+    Redb::open(directory.path()).unwrap().commit(&Txn::default().put("a", &b"1"[..])).unwrap();
+}
+
+#[test]
+fn a_newer_file_is_left_alone() {
+    const META: ::redb::TableDefinition<'_, &str, u64> = ::redb::TableDefinition::new("meta");
+    let directory = TempDir::new().unwrap();
+    drop(Redb::open(directory.path()).unwrap());
+    let database = ::redb::Database::open(state_file(directory.path())).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(META).unwrap().insert("format", 7).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let error = Redb::open(directory.path()).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found: 7, known: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named() {
+    let error = Redb::open(Path::new("/nonexistent/netd")).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/netd"), "{error}");
+}
+
+fn state_file(directory: &Path) -> PathBuf {
+    directory.join("state.redb")
+}
+
+/// A state file with some history, as it lies on disk after a crash (`clean` false) or a stop.
+fn sample(clean: bool) -> (Vec<u8>, super::Snapshot) {
+    let directory = TempDir::new().unwrap();
+    let mut store = Redb::open(directory.path()).unwrap();
+    for number in 0..40_u32 {
+        let value = vec![number as u8; 300];
+        store.commit(&Txn::default().put(format!("sandbox/{number:04}"), value)).unwrap();
+    }
+    let snapshot = store.load().unwrap();
+    if clean {
+        drop(store);
+        return (fs::read(state_file(directory.path())).unwrap(), snapshot);
+    }
+    (fs::read(state_file(directory.path())).unwrap(), snapshot)
+}
+
+/// Either the store is what it was at some commit, or the error says what to do. Never a panic, never a fresh start.
+fn opens_whole_or_refuses(bytes: &[u8], snapshot: &super::Snapshot, what: &str) -> bool {
+    let directory = TempDir::new().unwrap();
+    fs::write(state_file(directory.path()), bytes).unwrap();
+    match Redb::open(directory.path()) {
+        Ok(mut store) => {
+            let loaded = store.load().unwrap_or_else(|error| panic!("{what}: opened, then {error}"));
+            let history = snapshot.entries.starts_with(&loaded.entries);
+            assert!(history && loaded.revision >= 39, "{what}: another past at {}", loaded.revision);
+            store.commit(&Txn::default().put("new", &b"1"[..])).unwrap();
+            true
+        }
+        Err(error) => {
+            let text = error.to_string();
+            assert!(text.contains("mv '"), "{what}: no remedy in: {text}");
+            let kept = fs::read(state_file(directory.path())).unwrap();
+            assert!(!kept.is_empty() || bytes.is_empty(), "{what}: the evidence was removed");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_recovers_or_refuses() {
+    for clean in [true, false] {
+        let (bytes, snapshot) = sample(clean);
+        let cuts =
+            (0..bytes.len()).step_by(bytes.len() / 48).chain([1, 63, 64, 320, 4095, 4096, bytes.len() - 1]);
+        for cut in cuts {
+            opens_whole_or_refuses(&bytes[..cut], &snapshot, &format!("cut at {cut}"));
+        }
+        assert!(opens_whole_or_refuses(&bytes, &snapshot, "uncut"));
+    }
+}
+
+#[test]
+fn a_file_with_any_byte_changed_recovers_or_refuses() {
+    let (bytes, snapshot) = sample(true);
+    for position in (0..512).step_by(3).chain((512..bytes.len()).step_by(4093)) {
+        let mut broken = bytes.clone();
+        broken[position] ^= 0x55;
+        opens_whole_or_refuses(&broken, &snapshot, &format!("byte {position} changed"));
+    }
+}
+
+#[test]
+fn a_file_of_garbage_is_refused() {
+    let (bytes, snapshot) = sample(true);
+    let noise: Vec<u8> =
+        (0..bytes.len() as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    assert!(!opens_whole_or_refuses(&noise, &snapshot, "noise"));
+    let mut body = bytes.clone();
+    body[512..].copy_from_slice(&noise[512..]);
+    assert!(!opens_whole_or_refuses(&body, &snapshot, "noise behind the header"));
+    assert!(!opens_whole_or_refuses(&vec![0; bytes.len()], &snapshot, "zeros"));
+}
+
+#[test]
+fn a_reader_that_lags_is_cut_off_and_can_begin_again() {
+    let mut watchers = Watchers::default();
+    let watch = watchers.add(Batch { revision: 0, changes: Vec::new() });
+    for revision in 1..=5000 {
+        watchers.tell(&Batch { revision, changes: Vec::new() });
+    }
+    let mut last = None;
+    let closed = loop {
+        match watch.next_within(Duration::ZERO) {
+            Ok(Some(batch)) => last = Some(batch.revision),
+            Ok(None) => break false,
+            Err(_) => break true,
+        }
+    };
+    assert!(closed, "the watch ended at {last:?} and said nothing");
+}
+
+fn sandbox(id: &str, name: &str) -> Sandbox {
+    Sandbox { id: id.into(), ..testing::sandbox(name) }
+}
+
+fn entry(key: &str, value: &[u8], revision: u64) -> Batch {
+    Batch {
+        revision,
+        changes: vec![KeyChange::Put(Entry { key: key.into(), value: value.into(), revision })],
+    }
+}
+
+#[test]
+fn records_come_back_as_changes_with_before_and_after() {
+    let directory = TempDir::new().unwrap();
+    let mut store = Redb::open(directory.path()).unwrap();
+    let mut records = Records::default();
+    let key = key_of::<Sandbox>("ab");
+    let first = sandbox("ab", "web");
+    let second = sandbox("ab", "shop");
+    let watch = store.watch().unwrap();
+    let revision = store
+        .commit(
+            &Txn::default()
+                .expect_absent(Arc::clone(&key))
+                .put(Arc::clone(&key), encode(&first).unwrap())
+                .put(lease_key("n", "fd00::2".parse().unwrap()), encode_lease(first.id())),
+        )
+        .unwrap();
+    store.commit(&Txn::default().put(Arc::clone(&key), encode(&second).unwrap())).unwrap();
+    store.commit(&Txn::default().delete(Arc::clone(&key))).unwrap();
+
+    let mut next = || records.apply(&watch.try_next().unwrap().unwrap()).unwrap();
+    let (first, second) = (Arc::new(first), Arc::new(second));
+    assert_eq!(next(), []);
+    let change = |before: Option<&Arc<Sandbox>>, after: Option<&Arc<Sandbox>>| Change::Sandbox {
+        before: before.cloned(),
+        after: after.cloned(),
+    };
+    assert_eq!(next(), [change(None, Some(&first))]);
+    assert_eq!(next(), [change(Some(&first), Some(&second))]);
+    assert_eq!(next(), [change(Some(&second), None)]);
+    assert_eq!(records.revision(), revision + 2);
+    assert_eq!(records.revision_of(&key), None);
+    assert_eq!(records.revision_of("lease/n/fd00::2"), Some(revision));
+}
+
+#[test]
+fn a_record_of_a_newer_netd_is_refused_by_name_and_changes_nothing() {
+    let mut records = Records::default();
+    let error = records.apply(&entry("sandbox/ab", br#"{"v":2,"record":{"anything":1}}"#, 1)).unwrap_err();
+    assert!(matches!(error, RecordError::Newer { found: 2, .. }), "{error}");
+    assert!(error.to_string().contains("sandbox/ab"), "{error}");
+    assert_eq!(records.revision(), 0);
+    for garbage in [&b"{"[..], b"", b"null", b"{\"v\":1}", br#"{"v":1,"record":{"id":"ab"}}"#] {
+        let error = records.apply(&entry("sandbox/ab", garbage, 1)).unwrap_err();
+        assert!(matches!(error, RecordError::Malformed { .. }), "{error}");
+    }
+    let misplaced = encode(&sandbox("cd", "x")).unwrap();
+    let error = records.apply(&entry("sandbox/ab", &misplaced, 1)).unwrap_err();
+    assert!(matches!(error, RecordError::Misplaced { .. }), "{error}");
+    assert_eq!(records.apply(&entry("service/ab", b"of a later netd", 1)).unwrap(), []);
+}

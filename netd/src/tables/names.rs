@@ -1,0 +1,47 @@
+//! Every name of every zone, with the addresses of all sandboxes that carry it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use netd_dns::table::Name;
+
+use super::part::{Held, NameKey, Part};
+use crate::model::Id;
+
+/// Sandboxes in the order of joining; the id decides between two of one instant, so that the order is the same
+/// however the records were read.
+type Holders = BTreeMap<(SystemTime, Id), Held>;
+
+#[derive(Debug, Default)]
+pub(super) struct Names(BTreeMap<NameKey, Holders>);
+
+impl Names {
+    pub fn insert(&mut self, part: &Part) {
+        for (name, held) in &part.names {
+            let place = (held.joined, Arc::clone(&part.sandbox));
+            self.0.entry(name.clone()).or_default().insert(place, held.clone());
+        }
+    }
+
+    pub fn remove(&mut self, part: &Part) {
+        for (name, held) in &part.names {
+            if let Some(holders) = self.0.get_mut(name) {
+                holders.remove(&(held.joined, Arc::clone(&part.sandbox)));
+                if holders.is_empty() {
+                    self.0.remove(name);
+                }
+            }
+        }
+    }
+
+    /// What the name leads to now.
+    pub fn get(&self, key: &NameKey) -> Option<Name> {
+        let holders = self.0.get(key)?;
+        let addresses = |only_primary: bool| {
+            let holders = holders.values().filter(move |held| held.primary || !only_primary);
+            holders.flat_map(|held| held.addresses.iter().copied()).collect()
+        };
+        Some(Name { name: Arc::clone(&key.1), addresses: addresses(false), primary_for: addresses(true) })
+    }
+}

@@ -1,0 +1,89 @@
+//! Records for the tests of this crate's pure parts.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::model::{
+    DnsOptions, Driver, Endpoint, Id, Mode, Network, NetworkOptions, Protocol, Publish, Sandbox, Subnet,
+};
+
+pub fn sandbox(name: &str) -> Sandbox {
+    Sandbox {
+        id: format!("id-{name}").into(),
+        name: name.into(),
+        created: SystemTime::UNIX_EPOCH + Duration::new(1_800_000_000, 5),
+        mode: Mode::Bridge,
+        netns: format!("/run/netns/{name}").into(),
+        netns_identity: (4, 4_026_531_840),
+        netns_is_ours: true,
+        hostname: name.into(),
+        endpoints: Vec::new(),
+        publishes: Vec::new(),
+        exposes: Vec::new(),
+        dns: DnsOptions::default(),
+        extra_hosts: Vec::new(),
+        links: Vec::new(),
+        service: None,
+        labels: BTreeMap::new(),
+        owner: "cli".into(),
+    }
+}
+
+pub fn network(name: &str, subnets: &[(&str, &str)]) -> Network {
+    Network {
+        id: format!("id-{name}").into(),
+        name: name.into(),
+        created: SystemTime::UNIX_EPOCH,
+        driver: Driver::Bridge,
+        subnets: subnets
+            .iter()
+            .map(|(subnet, gateway)| Subnet {
+                subnet: subnet.parse().expect("a subnet"),
+                gateway: gateway.parse().expect("an address"),
+                range: None,
+                auxiliary: BTreeMap::new(),
+            })
+            .collect(),
+        internal: false,
+        bridge: format!("nd-{name}").into(),
+        adopted_bridge: false,
+        options: NetworkOptions {
+            mtu: 1500,
+            icc: true,
+            masquerade: true,
+            isolate: true,
+            given: BTreeMap::new(),
+        },
+        labels: BTreeMap::new(),
+        resolves: true,
+    }
+}
+
+pub fn endpoint(network: &Id, addresses: &[(IpAddr, u8)]) -> Endpoint {
+    let v4 = addresses.iter().find_map(|&(address, prefix)| match address {
+        IpAddr::V4(v4) => Some((v4, prefix)),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = addresses.iter().find_map(|&(address, prefix)| match address {
+        IpAddr::V6(v6) => Some((v6, prefix)),
+        IpAddr::V4(_) => None,
+    });
+    Endpoint {
+        id: format!("endpoint-{network}").into(),
+        network: Arc::clone(network),
+        interface: "eth0".into(),
+        host_link: "nv0".into(),
+        mac: [2, 0, 0, 0, 0, 1],
+        v4,
+        v6,
+        aliases: Vec::new(),
+        names: Vec::new(),
+    }
+}
+
+pub fn publish(protocol: Protocol, address: &str, first: u16, target: u16, count: u16) -> Publish {
+    let addresses = vec![address.parse().expect("an address")];
+    Publish { protocol, addresses, first, target, count, ephemeral: false }
+}
