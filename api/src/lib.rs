@@ -7,15 +7,18 @@
 //! Names in JSON: bodies about networks and sandboxes use Docker's field names (`EnableIPv6`, `IPAddress`), everything
 //! else, path parameters and query parameters use `snake_case`. Requests refuse fields they do not know.
 
+pub mod client;
 pub mod dns;
 pub mod error;
 pub mod events;
 pub mod filter;
 pub mod network;
+pub mod openapi;
 pub mod sandbox;
 pub mod system;
 pub mod value;
 pub mod verb;
+pub mod wire;
 
 pub use error::{ApiError, Code, Problem};
 pub use filter::{Filter, Filters};
