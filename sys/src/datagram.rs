@@ -14,7 +14,7 @@ mod send;
 
 use std::net::IpAddr;
 
-pub use option::{BUFFER_BYTES, enlarge_buffers, receive_local_address, receive_trains};
+pub use option::{BUFFER_BYTES, connect, enlarge_buffers, receive_local_address, receive_trains};
 pub use receive::{Datagram, RecvBatch};
 pub use send::{Failure, Outgoing, SendBatch, Sent};
 

@@ -1,9 +1,10 @@
-//! The socket options a datagram server needs.
+//! The sockets and socket options a datagram relay needs.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use socket2::{Domain, SockRef};
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// What [`enlarge_buffers`] asks for: a burst of 64 full trains.
 pub const BUFFER_BYTES: usize = 4 << 20;
@@ -22,15 +23,34 @@ pub fn receive_local_address(socket: impl AsFd) -> io::Result<()> {
     }
 }
 
-/// Asks for [`BUFFER_BYTES`] both ways: past the system's limit where this process may, up to it otherwise.
+/// Asks for [`BUFFER_BYTES`] both ways: past the system's limit where this process may, up to it otherwise. Buffers
+/// that are larger already stay.
 pub fn enlarge_buffers(socket: impl AsFd) -> io::Result<()> {
     let socket = socket.as_fd();
-    let options = [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)];
-    for (forced, asked) in options {
-        set(socket, libc::SOL_SOCKET, forced, BUFFER_BYTES as i32)
-            .or_else(|_| set(socket, libc::SOL_SOCKET, asked, BUFFER_BYTES as i32))?;
+    let held = SockRef::from(&socket);
+    // The kernel doubles what it is asked for, to make up for its own overhead, and reports the double.
+    if held.recv_buffer_size()? < 2 * BUFFER_BYTES {
+        enlarge(socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
+    }
+    if held.send_buffer_size()? < 2 * BUFFER_BYTES {
+        enlarge(socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
     }
     Ok(())
+}
+
+fn enlarge(socket: BorrowedFd<'_>, forced: i32, asked: i32) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, forced, BUFFER_BYTES as i32)
+        .or_else(|_| set(socket, libc::SOL_SOCKET, asked, BUFFER_BYTES as i32))
+}
+
+/// A socket that exchanges datagrams with `peer` only, from an address and port of the kernel's choice: trains come
+/// in whole, the buffers are large, and what comes back for a dead port is an error of the next call.
+pub fn connect(peer: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(peer), Type::DGRAM.nonblocking(), None)?;
+    enlarge_buffers(&socket)?;
+    receive_trains(&socket)?;
+    socket.connect(&peer.into())?;
+    Ok(socket.into())
 }
 
 pub(super) fn set(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {

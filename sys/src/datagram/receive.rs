@@ -77,19 +77,40 @@ impl RecvBatch {
     /// Replaces what the batch holds by what waits at `socket`, without waiting for more. `WouldBlock` when nothing
     /// does; a connected socket also reports here what came back for a datagram it sent (`ConnectionRefused`).
     pub fn recv(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.clear();
+        self.recv_more(socket)
+    }
+
+    /// Forgets what the batch holds.
+    pub fn clear(&mut self) {
         for index in 0..self.received {
             self.reset(index);
         }
         self.received = 0;
-        let (headers, room) = (self.headers.at(0), self.capacity() as libc::c_uint);
+    }
+
+    /// Like [`Self::recv`], but adds to what the batch holds and returns how much that was: one batch may gather
+    /// from many sockets. 0 when it is full.
+    pub fn recv_more(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let room = self.capacity() - self.received;
+        if room == 0 {
+            return Ok(0);
+        }
+        let headers = self.headers.at(self.received);
         loop {
             // SAFETY: every header points to a name, a control area and a payload of this batch of the stated sizes,
             // and `&mut self` keeps every other access out.
             let count = unsafe {
-                libc::recvmmsg(socket.as_raw_fd(), headers, room, libc::MSG_DONTWAIT, ptr::null_mut())
+                libc::recvmmsg(
+                    socket.as_raw_fd(),
+                    headers,
+                    room as libc::c_uint,
+                    libc::MSG_DONTWAIT,
+                    ptr::null_mut(),
+                )
             };
             if let Ok(count) = usize::try_from(count) {
-                self.received = count;
+                self.received += count;
                 return Ok(count);
             }
             let error = io::Error::last_os_error();
@@ -99,7 +120,7 @@ impl RecvBatch {
         }
     }
 
-    /// How many datagrams the last [`Self::recv`] brought.
+    /// How many datagrams the batch holds.
     pub fn len(&self) -> usize {
         self.received
     }
@@ -108,10 +129,10 @@ impl RecvBatch {
         self.received == 0
     }
 
-    /// The datagram at `index` of the last receive.
+    /// The datagram at `index`, in the order of arrival.
     ///
     /// # Panics
-    /// If the last receive did not bring that many.
+    /// If the batch does not hold that many.
     pub fn datagram(&self, index: usize) -> Datagram<'_> {
         assert!(index < self.received, "datagram {index} of {}", self.received);
         // SAFETY: the arena's element is initialised, and only `&mut self` writes to it.
@@ -133,7 +154,7 @@ impl RecvBatch {
         }
     }
 
-    /// What the last [`Self::recv`] brought, in order.
+    /// What the batch holds, in the order of arrival.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
         (0..self.received).map(|index| self.datagram(index))
     }
@@ -141,7 +162,7 @@ impl RecvBatch {
     /// Puts back the sizes that a receive has overwritten.
     fn reset(&self, index: usize) {
         let header = self.headers.at(index);
-        // SAFETY: the arena's element is initialised, and callers hold the batch alone (`new`, `recv`).
+        // SAFETY: the arena's element is initialised, and callers hold the batch alone (`new`, `clear`).
         let header = unsafe { &mut (*header).msg_hdr };
         header.msg_namelen = Name::SPACE;
         header.msg_controllen = control::SPACE;
