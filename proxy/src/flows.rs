@@ -27,7 +27,7 @@ const LANES_ASKED: usize = 4;
 
 /// One listener's part of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LaneId(u32);
+pub struct LaneId(pub u32);
 
 /// A flow's place in the table. It is used again after the flow has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,12 +66,21 @@ pub enum End {
     Idle,
     /// It had gone quiet and a newcomer needed the place.
     Evicted,
-    /// Its backend said that nobody listens there; the next datagram picks again.
-    Refused,
     /// Its backend has left the table.
     BackendGone,
     /// Its listener was dropped, or the proxy ends.
     ListenerGone,
+}
+
+impl End {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Evicted => "evicted",
+            Self::BackendGone => "backend-gone",
+            Self::ListenerGone => "listener-gone",
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -159,6 +168,10 @@ impl<U> FlowTable<U> {
         self.flows.get(id.0 as usize)
     }
 
+    pub fn upstream_mut(&mut self, id: FlowId) -> Option<&mut U> {
+        self.flows.get_mut(id.0 as usize).map(|flow| &mut flow.upstream)
+    }
+
     pub fn len(&self) -> usize {
         self.flows.len()
     }
@@ -174,35 +187,53 @@ impl<U> FlowTable<U> {
         if !lane_full && self.flows.len() < self.limit {
             return Room::Free;
         }
-        let mut quiet = self.quiet(lane, now);
+        let mut given_up = self.give_up(lane, now);
         // A full lane pays for itself; a full table may take from others.
         for _ in 0..if lane_full { 0 } else { LANES_ASKED } {
-            if quiet.is_some() {
+            if given_up.is_some() {
                 break;
             }
             self.asked = (self.asked + 1) % self.lanes.capacity().max(1);
-            quiet = self.quiet(LaneId(self.asked as u32), now);
+            given_up = self.give_up(LaneId(self.asked as u32), now);
         }
-        quiet.and_then(|id| self.end(id, End::Evicted)).map_or(Room::Full, Room::GivenUp)
+        given_up.map_or(Room::Full, Room::GivenUp)
     }
 
-    /// Opens the flow of `key`, which has none; [`Self::make_room`] said [`Room::Free`].
-    pub fn open(&mut self, key: Key, upstream: U, now: Instant) -> Option<FlowId> {
-        let lane = self.lanes.get_mut(key.lane.0 as usize)?;
-        lane.open += 1;
-        let flow = Flow {
+    /// Ends the flow of `lane` that is missed least, if one has gone quiet.
+    pub fn give_up(&mut self, lane: LaneId, now: Instant) -> Option<Ended<U>> {
+        let entry = self.lanes.get(lane.0 as usize)?;
+        let graces = [UNANSWERED_GRACE, ANSWERED_GRACE];
+        let quiet = entry.orders.iter().zip(graces).find_map(|(order, grace)| {
+            let oldest = order.first()?;
+            (self.flows[oldest as usize].last + grace <= now).then_some(FlowId(oldest))
+        })?;
+        self.end(quiet, End::Evicted)
+    }
+
+    /// Opens the flow of `key`, which has none, after [`Self::make_room`] said [`Room::Free`]. `upstream` makes what
+    /// the shell keeps with it; when that fails nothing has changed.
+    pub fn open<E>(
+        &mut self,
+        key: Key,
+        now: Instant,
+        upstream: impl FnOnce(FlowId) -> Result<U, E>,
+    ) -> Result<FlowId, E> {
+        let vacant = self.flows.vacant_entry();
+        let id = vacant.key() as u32;
+        vacant.insert(Flow {
             key,
-            upstream,
+            upstream: upstream(FlowId(id))?,
             opened: now,
             last: now,
             from_client: Traffic::default(),
             from_backend: Traffic::default(),
-        };
-        let id = self.flows.insert(flow) as u32;
+        });
         self.index.insert(key, id);
+        let lane = self.lanes.get_mut(key.lane.0 as usize).expect("a lane that has room is open");
+        lane.open += 1;
         self.links.append(&mut lane.orders[Rank::Unanswered as usize], id);
         self.schedule(key.lane, Rank::Unanswered);
-        Some(FlowId(id))
+        Ok(FlowId(id))
     }
 
     /// Notes what the client has sent.
@@ -284,16 +315,6 @@ impl<U> FlowTable<U> {
         if rank != new {
             self.schedule(lane, new);
         }
-    }
-
-    /// A flow of `lane` that may be given up.
-    fn quiet(&self, lane: LaneId, now: Instant) -> Option<FlowId> {
-        let lane = self.lanes.get(lane.0 as usize)?;
-        let graces = [UNANSWERED_GRACE, ANSWERED_GRACE];
-        lane.orders.iter().zip(graces).find_map(|(order, grace)| {
-            let oldest = order.first()?;
-            (self.flows[oldest as usize].last + grace <= now).then_some(FlowId(oldest))
-        })
     }
 
     /// Has `expire` look at an order no later than its oldest flow is due. Later activity moves the due time on

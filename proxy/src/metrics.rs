@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::udp::{DatagramCounts, DatagramMeters};
+
 /// Why a connection (or a flow) did not get a backend, or how it was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -46,6 +48,7 @@ pub(crate) struct Meters {
     to_client: AtomicU64,
     connect: [AtomicU64; CONNECT_BOUNDS.len() + 1],
     connect_micros: AtomicU64,
+    pub(crate) datagrams: DatagramMeters,
 }
 
 impl Meters {
@@ -95,6 +98,7 @@ impl Meters {
             bytes_to_client: load(&self.to_client),
             connect: self.connect.each_ref().map(load),
             connect_seconds: Duration::from_micros(load(&self.connect_micros)).as_secs_f64(),
+            datagrams: self.datagrams.read(),
         }
     }
 }
@@ -115,6 +119,8 @@ pub struct Counts {
     pub connect: [u64; CONNECT_BOUNDS.len() + 1],
     /// The sum of what is in `connect`.
     pub connect_seconds: f64,
+    /// What only datagrams have.
+    pub datagrams: DatagramCounts,
 }
 
 impl Counts {

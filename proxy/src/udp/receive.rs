@@ -1,0 +1,118 @@
+//! Clients to backends: a batch in, each flow's datagrams out together, the bytes untouched.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use netd_sys::datagram::Datagram;
+
+use crate::flows::{FlowId, Key, LaneId, Traffic};
+use crate::worker::Kit;
+
+use super::{Dropped, Udp};
+
+/// How many batches one event may take, so that one busy listener does not starve the others.
+const ROUNDS: usize = 4;
+
+impl Udp {
+    pub(super) fn from_clients(&mut self, kit: &mut Kit, lane: LaneId) {
+        for _ in 0..ROUNDS {
+            let Some(entry) = self.lane(lane) else { return };
+            if !Arc::ptr_eq(&entry.pool, &entry.handle.service.pool()) {
+                self.refresh(lane);
+            }
+            let Some(entry) = self.lanes.get(lane.0 as usize).and_then(Option::as_ref) else { return };
+            // Nothing there, or a socket that is broken: there is nobody to tell but the next event.
+            let Ok(count) = self.incoming.recv(entry.socket.as_fd()) else { return };
+            self.assign(kit, lane);
+            self.forward(kit, lane);
+            if count < self.incoming.capacity() {
+                return;
+            }
+        }
+    }
+
+    /// Finds the flow of each datagram received.
+    fn assign(&mut self, kit: &mut Kit, lane: LaneId) {
+        self.groups.clear();
+        for place in 0..self.incoming.len() {
+            let Some(key) = key_of(lane, &self.incoming.datagram(place)) else {
+                self.groups.push(None);
+                continue;
+            };
+            let flow = self.flow_of(kit, key);
+            if let (Err(why), Some(lane)) = (flow, self.lane(lane)) {
+                lane.handle.meters.datagrams.dropped(why, 1);
+            }
+            self.groups.push(flow.ok().map(|FlowId(id)| id));
+        }
+    }
+
+    /// Sends each flow's datagrams to its backend.
+    fn forward(&mut self, kit: &mut Kit, lane: LaneId) {
+        loop {
+            let Some(entry) = self.lanes.get(lane.0 as usize).and_then(Option::as_ref) else { return };
+            let Some((id, places)) = self.groups.take() else { return };
+            let (id, meters) = (FlowId(id), &entry.handle.meters);
+            // A flow found early in a batch can have been given up for one that came late in it.
+            let Some(flow) = self.table.flow(id).filter(|flow| flow.key.lane == lane) else {
+                meters.datagrams.dropped(Dropped::Limit, places.len());
+                continue;
+            };
+            let mut traffic = Traffic::default();
+            let mut out = self.outgoing.begin();
+            for &place in places {
+                let datagram = self.incoming.datagram(place);
+                traffic.add(Traffic::of(datagram.payload, datagram.segment));
+                if !out.push(None, None, datagram.segment, datagram.payload, place as u32) {
+                    meters.datagrams.dropped(Dropped::Backlog, 1);
+                }
+            }
+            let sent = out.send(flow.upstream.socket());
+            meters.datagrams.dropped(Dropped::Backlog, sent.waiting);
+            self.refused.clear();
+            for failure in sent.failures {
+                match failure.error.kind() {
+                    // It is about an earlier datagram; this one has not left yet.
+                    io::ErrorKind::ConnectionRefused => self.refused.push(failure.tag as usize),
+                    _ => meters.datagrams.dropped(Dropped::from(&failure.error), 1),
+                }
+            }
+            meters.moved_to_backend(sent.bytes as u64);
+            meters.datagrams.moved_to_backend(traffic.datagrams);
+            entry.handle.service.meters.moved_to_backend(sent.bytes as u64);
+            self.table.client_sent(id, traffic, kit.now);
+            if !self.refused.is_empty() {
+                self.forward_again(kit, id, lane);
+            }
+        }
+    }
+
+    /// Sends what met a refusal once more: to another backend, or to the same if there is no other.
+    fn forward_again(&mut self, kit: &mut Kit, id: FlowId, lane: LaneId) {
+        self.note_refusal(id);
+        self.pick_again(kit, id);
+        let Some(entry) = self.lanes.get(lane.0 as usize).and_then(Option::as_ref) else { return };
+        let (Some(flow), meters) = (self.table.flow(id), &entry.handle.meters) else { return };
+        let mut out = self.outgoing.begin();
+        for &place in &self.refused {
+            let datagram = self.incoming.datagram(place);
+            if !out.push(None, None, datagram.segment, datagram.payload, place as u32) {
+                meters.datagrams.dropped(Dropped::Backlog, 1);
+            }
+        }
+        let sent = out.send(flow.upstream.socket());
+        meters.datagrams.dropped(Dropped::Backlog, sent.waiting);
+        for failure in sent.failures {
+            meters.datagrams.dropped(Dropped::from(&failure.error), 1);
+        }
+        meters.moved_to_backend(sent.bytes as u64);
+        entry.handle.service.meters.moved_to_backend(sent.bytes as u64);
+    }
+}
+
+fn key_of(lane: LaneId, datagram: &Datagram<'_>) -> Option<Key> {
+    // An answer cannot come from a group's address; the kernel chooses one then. (For IPv4 it has done so already.)
+    let local = datagram.local.map(|local| local.address).filter(|address| !address.is_multicast());
+    Some(Key { lane, client: datagram.source?, local })
+}

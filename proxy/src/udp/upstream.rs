@@ -1,0 +1,185 @@
+//! A flow's side towards its backend: choosing one, the socket connected to it, choosing another when it refuses, and
+//! the line in the access log when all is over.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use netd_sys::poll::Interest;
+use netd_sys::{datagram, socket};
+
+use crate::flows::{Ended, FlowId, Key, Room};
+use crate::gate::Pass;
+use crate::metrics::Failure;
+use crate::snapshot::{ListenerHandle, Occupied, Pool, ServiceHandle};
+use crate::worker::Kit;
+
+use super::{Dropped, Lane, Number, Udp};
+
+pub(super) struct Upstream {
+    socket: OwnedFd,
+    peer: SocketAddr,
+    occupied: Occupied,
+    service: Arc<ServiceHandle>,
+    /// The backend's host said that nobody listens there; the next datagram looks for another backend.
+    refused: bool,
+    _pass: Pass,
+}
+
+impl Upstream {
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether the flow of `key` would still be led there.
+    pub(super) fn leads_as(&self, key: &Key, handle: &ListenerHandle, pool: &Pool) -> bool {
+        let backend = &self.occupied.backend;
+        Arc::ptr_eq(&self.service, &handle.service)
+            && pool.keeps(backend)
+            && backend.address(key.client.ip(), handle.listener.target_port) == Some(self.peer)
+    }
+
+    pub(super) fn account(&self, ended: &Ended<Self>, handle: &ListenerHandle) {
+        let flow = &ended.flow;
+        self.service.meters.closed();
+        tracing::info!(
+            target: "access",
+            protocol = "udp",
+            listener = &*handle.listener.id,
+            service = &*self.service.label,
+            client = %flow.key.client,
+            backend = &*self.occupied.backend.id,
+            address = %self.peer,
+            end = ended.why.name(),
+            datagrams_to_backend = flow.from_client.datagrams,
+            bytes_to_backend = flow.from_client.bytes,
+            datagrams_to_client = flow.from_backend.datagrams,
+            bytes_to_client = flow.from_backend.bytes,
+            seconds = (flow.last - flow.opened).as_secs_f64(),
+        );
+    }
+}
+
+impl Udp {
+    /// The flow of `key`, made if there is none; `Err` says why there can be none.
+    pub(super) fn flow_of(&mut self, kit: &mut Kit, key: Key) -> Result<FlowId, Dropped> {
+        let Some(id) = self.table.find(&key) else { return self.open_flow(kit, key) };
+        if self.table.flow(id).is_some_and(|flow| flow.upstream.refused) {
+            self.pick_again(kit, id);
+        }
+        Ok(id)
+    }
+
+    fn open_flow(&mut self, kit: &mut Kit, key: Key) -> Result<FlowId, Dropped> {
+        let lane = self.lane(key.lane).ok_or(Dropped::Limit)?;
+        let handle = Arc::clone(&lane.handle);
+        let opened = self.try_open(kit, key, &handle);
+        match opened {
+            Ok(_) => {
+                handle.meters.opened();
+                handle.service.meters.opened();
+            }
+            Err(why) => {
+                let failure = match why {
+                    Dropped::NoBackend => Failure::NoBackend,
+                    Dropped::Unreachable => Failure::Unreachable,
+                    _ => Failure::Limit,
+                };
+                handle.meters.failed(failure);
+                handle.service.meters.failed(failure);
+            }
+        }
+        opened
+    }
+
+    fn try_open(&mut self, kit: &mut Kit, key: Key, handle: &ListenerHandle) -> Result<FlowId, Dropped> {
+        let pool = self.lane(key.lane).map(|lane| Arc::clone(&lane.pool)).ok_or(Dropped::NoBackend)?;
+        let service = &handle.service;
+        let (_, backend) = service.pick(&pool, key.client, &[], kit.random()).ok_or(Dropped::NoBackend)?;
+        let peer = backend.address(key.client.ip(), handle.listener.target_port).ok_or(Dropped::NoBackend)?;
+        let pass = self.room(kit, key, handle).ok_or(Dropped::Limit)?;
+        let socket = match datagram::connect(peer) {
+            // Another flow's descriptor does as well, if one has gone quiet.
+            Err(error) if socket::no_descriptors(&error) => {
+                let given_up = self.table.give_up(key.lane, kit.now).ok_or(Dropped::Exhausted)?;
+                self.close([given_up]);
+                datagram::connect(peer)
+            }
+            connected => connected,
+        };
+        let socket = socket.map_err(|error| Dropped::from(&error))?;
+        self.table.open(key, kit.now, |id| {
+            kit.poller
+                .add(&socket, Number::Flow(id).token(), Interest::READ)
+                .map_err(|_| Dropped::Exhausted)?;
+            let occupied = backend.occupy();
+            Ok(Upstream { socket, peer, occupied, service: Arc::clone(service), refused: false, _pass: pass })
+        })
+    }
+
+    /// A place in this worker's table, and one of the listener's on all workers.
+    fn room(&mut self, kit: &Kit, key: Key, handle: &ListenerHandle) -> Option<Pass> {
+        loop {
+            match self.table.make_room(key.lane, kit.now) {
+                Room::Free => break,
+                Room::GivenUp(ended) => self.close([ended]),
+                Room::Full => return None,
+            }
+        }
+        handle.gate.enter().or_else(|| {
+            let given_up = self.table.give_up(key.lane, kit.now)?;
+            self.close([given_up]);
+            handle.gate.enter()
+        })
+    }
+
+    /// The socket of this flow has reported that its backend does not listen.
+    pub(super) fn note_refusal(&mut self, id: FlowId) {
+        let Some(flow) = self.table.flow(id) else { return };
+        if let Some(lane) = self.lane(flow.key.lane) {
+            lane.handle.meters.failed(Failure::Refused);
+            lane.handle.service.meters.failed(Failure::Refused);
+        }
+        if let Some(upstream) = self.table.upstream_mut(id) {
+            upstream.refused = true;
+        }
+    }
+
+    /// Moves a flow whose backend refuses to another. Without another it stays, and so notices when the backend is
+    /// back.
+    pub(super) fn pick_again(&mut self, kit: &mut Kit, id: FlowId) {
+        let Some(flow) = self.table.flow(id) else { return };
+        let key = flow.key;
+        let Some(lane) = self.lane(key.lane) else { return };
+        let (handle, pool) = (Arc::clone(&lane.handle), Arc::clone(&lane.pool));
+        let other = another(kit, lane, &key, &pool, &flow.upstream);
+        let Some(upstream) = self.table.upstream_mut(id) else { return };
+        upstream.refused = false;
+        let Some((peer, occupied)) = other else { return };
+        let connected = datagram::connect(peer).and_then(|socket| {
+            kit.poller.add(&socket, Number::Flow(id).token(), Interest::READ)?;
+            Ok::<_, io::Error>(socket)
+        });
+        if let Ok(socket) = connected {
+            // The old socket is this flow's alone: closing it takes it out of the poller.
+            (upstream.socket, upstream.peer, upstream.occupied) = (socket, peer, occupied);
+            handle.meters.retried();
+            handle.service.meters.retried();
+        }
+    }
+}
+
+fn another(
+    kit: &mut Kit,
+    lane: &Lane,
+    key: &Key,
+    pool: &Pool,
+    now: &Upstream,
+) -> Option<(SocketAddr, Occupied)> {
+    let refusing = pool.ready.iter().position(|backend| backend.id == now.occupied.backend.id);
+    let tried = refusing.and_then(|at| u16::try_from(at).ok());
+    let (_, backend) = lane.handle.service.pick(pool, key.client, tried.as_slice(), kit.random())?;
+    let peer = backend.address(key.client.ip(), lane.handle.listener.target_port)?;
+    Some((peer, backend.occupy()))
+}
