@@ -1,1 +1,23 @@
+//! The data plane seen from both sides: the process that serves names and ports, the link to it, and its supervisor.
+//!
+//! `supervisor` (control plane) starts or adopts the process, `link` is one connection to it, `worker` is the process
+//! itself, `plane` the servers in it. `frame` and `outbox` are what the two sides share.
+//!
+//! change -> Session::apply -> frame -> worker -> plane -> dns, proxy -> Applied -> DataPlane::served
 
+mod confine;
+mod frame;
+mod known;
+mod link;
+mod outbox;
+mod plane;
+mod process;
+mod stats;
+mod supervisor;
+mod worker;
+
+pub(crate) use frame::{SocketKey, SocketUse, Sockets};
+pub(crate) use link::{Batch, Session};
+pub(crate) use stats::Stats;
+pub(crate) use supervisor::{Config, DataPlane, Event};
+pub(crate) use worker::{Options, run};

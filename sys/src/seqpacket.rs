@@ -138,7 +138,7 @@ impl Connection {
         };
         let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
         // Owned before anything can fail, so that what came with a bad message is closed.
-        let fds = control.take(header.msg_controllen as usize);
+        let fds = control.take(header.msg_controllen);
         if header.msg_flags & libc::MSG_TRUNC != 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is longer than agreed"));
         }
@@ -212,7 +212,7 @@ impl Control {
         if (header.cmsg_level, header.cmsg_type) != (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
             return Vec::new();
         }
-        let end = (header.cmsg_len as usize).min(bytes.len());
+        let end = header.cmsg_len.min(bytes.len());
         let (numbers, _) = bytes[head..end.max(head)].as_chunks::<{ size_of::<RawFd>() }>();
         numbers
             .iter()

@@ -1,0 +1,230 @@
+//! What the two processes say to each other. A packet is a JSON array of messages; the descriptors beside it belong to
+//! its messages in order, each saying how many are its own.
+//!
+//! JSON, because the two sides need not be of one build: what a side does not know it skips, be it a field or a whole
+//! message. A change that an older peer would misread raises [`PROTOCOL`], and the peers then part.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use netd_sys::seqpacket::MAX_FDS;
+
+use super::stats::Stats;
+use crate::tables::Change;
+
+pub(crate) const PROTOCOL: u32 = 1;
+
+/// Messages are gathered into packets up to this size; one larger message has a packet of its own.
+const CHUNK: usize = 64 << 10;
+/// No packet is larger; also the size of the receive buffer.
+pub(crate) const MAX_PACKET: usize = 1 << 20;
+
+/// Names a socket over restarts of either process: `tcp/0.0.0.0:8080` (the listener's id) or `dns/<view>`.
+pub(crate) type SocketKey = Arc<str>;
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum SocketUse {
+    /// Of the proxy's listener with the key as its id.
+    Listener,
+    /// Of the view after `dns/` in the key.
+    Dns(netd_dns::table::SocketUse),
+}
+
+/// Sockets on their way, all of one key and use.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    pub key: SocketKey,
+    pub used: SocketUse,
+    pub fds: Vec<OwnedFd>,
+}
+
+/// From the control plane to the data plane.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub(crate) enum Request {
+    Hello {
+        protocol: u32,
+        build: String,
+    },
+    /// Opens a batch; `full`: what is not put by it is to be dropped.
+    Begin {
+        revision: u64,
+        full: bool,
+    },
+    /// Sockets for a change of the same batch or, outside of one, for the server as it is.
+    Sockets {
+        key: SocketKey,
+        used: SocketUse,
+        count: usize,
+    },
+    Change {
+        change: Change,
+    },
+    /// Applies the batch. Answered by [`Reply::Applied`] when it is served.
+    Commit {
+        revision: u64,
+    },
+    Stats {
+        id: u64,
+    },
+    LogFilter {
+        filter: String,
+    },
+    /// Serves open connections until they end or the time is over, takes no new ones, and exits.
+    Drain {
+        milliseconds: u64,
+    },
+    /// Exits at once.
+    Stop,
+    #[serde(other)]
+    Unknown,
+}
+
+/// From the data plane to the control plane.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub(crate) enum Reply {
+    Hello {
+        protocol: u32,
+        build: String,
+        revision: u64,
+    },
+    /// Sockets that the data plane serves; after the last one comes [`Reply::InventoryEnd`].
+    Inventory {
+        key: SocketKey,
+        used: SocketUse,
+        count: usize,
+    },
+    InventoryEnd,
+    Applied {
+        revision: u64,
+        error: Option<String>,
+    },
+    Stats {
+        id: u64,
+        stats: Box<Stats>,
+    },
+    /// The DNS server has used up a view's upstream sockets of this kind.
+    NeedSockets {
+        key: SocketKey,
+        used: SocketUse,
+    },
+    #[serde(other)]
+    Unknown,
+}
+
+/// Something that may own descriptors of its packet.
+pub(crate) trait Message: DeserializeOwned {
+    fn descriptors(&self) -> usize;
+}
+
+impl Message for Request {
+    fn descriptors(&self) -> usize {
+        if let Self::Sockets { count, .. } = self { *count } else { 0 }
+    }
+}
+
+impl Message for Reply {
+    fn descriptors(&self) -> usize {
+        if let Self::Inventory { count, .. } = self { *count } else { 0 }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("a message of {0} bytes does not fit into one packet of {MAX_PACKET}")]
+    TooLong(usize),
+    #[error("the packet is not a list of messages")]
+    Syntax(#[from] serde_json::Error),
+    #[error("the packet's messages speak of {expected} descriptors, {came} came")]
+    Descriptors { expected: usize, came: usize },
+}
+
+/// What one send takes. The descriptors are closed when it has been sent.
+#[derive(Debug, Default)]
+pub(crate) struct Packet {
+    pub bytes: Vec<u8>,
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Gathers messages into packets.
+#[derive(Default)]
+pub(crate) struct Packer {
+    done: Vec<Packet>,
+    open: Packet,
+}
+
+impl Packer {
+    pub(crate) fn push(&mut self, message: &impl Serialize) -> Result<(), FrameError> {
+        self.put(message, Vec::new())
+    }
+
+    /// Pushes `sockets`, as many messages as they need; `message` wraps key, use and count.
+    pub(crate) fn push_sockets<M: Serialize>(
+        &mut self,
+        sockets: Sockets,
+        message: impl Fn(SocketKey, SocketUse, usize) -> M,
+    ) -> Result<(), FrameError> {
+        let Sockets { key, used, mut fds } = sockets;
+        while !fds.is_empty() {
+            let rest = fds.split_off(fds.len().min(MAX_FDS));
+            self.put(&message(Arc::clone(&key), used, fds.len()), fds)?;
+            fds = rest;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<Packet> {
+        self.close();
+        self.done
+    }
+
+    fn put(&mut self, message: &impl Serialize, fds: Vec<OwnedFd>) -> Result<(), FrameError> {
+        let json = serde_json::to_vec(message)?;
+        if json.len() + 2 > MAX_PACKET {
+            return Err(FrameError::TooLong(json.len()));
+        }
+        if self.open.bytes.len() + json.len() + 2 > CHUNK || self.open.fds.len() + fds.len() > MAX_FDS {
+            self.close();
+        }
+        self.open.bytes.push(if self.open.bytes.is_empty() { b'[' } else { b',' });
+        self.open.bytes.extend_from_slice(&json);
+        self.open.fds.extend(fds);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        if !self.open.bytes.is_empty() {
+            let mut packet = std::mem::take(&mut self.open);
+            packet.bytes.push(b']');
+            self.done.push(packet);
+        }
+    }
+}
+
+/// The messages of one packet, each with its descriptors.
+pub(crate) fn decode<M: Message>(
+    bytes: &[u8],
+    fds: Vec<OwnedFd>,
+) -> Result<Vec<(M, Vec<OwnedFd>)>, FrameError> {
+    let messages: Vec<M> = serde_json::from_slice(bytes)?;
+    let expected = messages.iter().fold(0usize, |sum, message| sum.saturating_add(message.descriptors()));
+    if expected != fds.len() {
+        return Err(FrameError::Descriptors { expected, came: fds.len() });
+    }
+    let mut fds = fds.into_iter();
+    Ok(messages
+        .into_iter()
+        .map(|message| {
+            let own = fds.by_ref().take(message.descriptors()).collect();
+            (message, own)
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests;

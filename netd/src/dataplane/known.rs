@@ -1,0 +1,93 @@
+//! Which objects the servers hold, by key: a full set of tables drops what it does not mention.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use netd_dns::table::{Change as Dns, ViewId, ZoneId};
+use netd_proxy::table::{Change as Proxy, ListenerId, ServiceId};
+
+use crate::tables::Change;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    zones: HashSet<ZoneId>,
+    names: HashSet<(ZoneId, Arc<str>)>,
+    views: HashSet<ViewId>,
+    services: HashSet<ServiceId>,
+    listeners: HashSet<ListenerId>,
+}
+
+impl Known {
+    /// Follows one change.
+    pub(crate) fn note(&mut self, change: &Change) {
+        match change {
+            Change::Dns(change) => self.note_dns(change),
+            Change::Proxy(change) => self.note_proxy(change),
+        }
+    }
+
+    /// The changes that drop what is here and not in `wanted`; users before what they use.
+    pub(crate) fn surplus(&self, wanted: &Self) -> Vec<Change> {
+        let listeners = missing(&self.listeners, &wanted.listeners)
+            .map(|listener| Change::Proxy(Proxy::DropListener { listener }));
+        let services = missing(&self.services, &wanted.services)
+            .map(|service| Change::Proxy(Proxy::DropService { service }));
+        let views = missing(&self.views, &wanted.views).map(|view| Change::Dns(Dns::DropView { view }));
+        let names = missing(&self.names, &wanted.names)
+            .filter(|(zone, _)| wanted.zones.contains(zone))
+            .map(|(zone, name)| Change::Dns(Dns::DropName { zone, name }));
+        let zones = missing(&self.zones, &wanted.zones).map(|zone| Change::Dns(Dns::DropZone { zone }));
+        listeners.chain(services).chain(views).chain(names).chain(zones).collect()
+    }
+
+    fn note_dns(&mut self, change: &Dns) {
+        match change {
+            Dns::PutName { zone, name } => {
+                self.zones.insert(Arc::clone(zone));
+                self.names.insert((Arc::clone(zone), Arc::clone(&name.name)));
+            }
+            Dns::DropName { zone, name } => {
+                self.names.remove(&(Arc::clone(zone), Arc::clone(name)));
+            }
+            Dns::DropZone { zone } => {
+                self.zones.remove(zone);
+                self.names.retain(|(of, _)| of != zone);
+            }
+            Dns::PutView(view) => {
+                self.views.insert(Arc::clone(&view.id));
+            }
+            Dns::DropView { view } => {
+                self.views.remove(view);
+            }
+            Dns::PutHostServers { .. } => {}
+        }
+    }
+
+    fn note_proxy(&mut self, change: &Proxy) {
+        match change {
+            Proxy::PutService(service) => {
+                self.services.insert(Arc::clone(&service.id));
+            }
+            Proxy::DropService { service } => {
+                self.services.remove(service);
+            }
+            Proxy::PutListener(listener) => {
+                self.listeners.insert(Arc::clone(&listener.id));
+            }
+            Proxy::DropListener { listener } => {
+                self.listeners.remove(listener);
+            }
+        }
+    }
+}
+
+fn missing<'a, T: Clone + Eq + Hash>(
+    here: &'a HashSet<T>,
+    wanted: &'a HashSet<T>,
+) -> impl Iterator<Item = T> + use<'a, T> {
+    here.difference(wanted).cloned()
+}
+
+#[cfg(test)]
+mod tests;
