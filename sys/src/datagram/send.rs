@@ -1,29 +1,43 @@
 //! `sendmmsg` out of borrowed payloads.
 //!
 //! One bad message must not cost the others theirs: the kernel stops at the first that fails, so [`Outgoing::send`]
-//! notes it and goes on behind it.
+//! notes it and goes on behind it. Single datagrams of one size that follow each other to one peer leave as a train:
+//! they pass the network stack once.
+
+mod message;
 
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr;
+use std::os::fd::BorrowedFd;
 
 use super::arena::Arena;
-use super::control::{self, Control};
+use super::control::Control;
 use super::name::Name;
-use super::receive::empty_header;
 use super::{Local, MAX_PAYLOAD, MAX_SEGMENTS};
+
+/// Datagrams up to this size are joined: what fits an Ethernet frame. Larger ones would have to be fragmented, which
+/// trains cannot be.
+const JOINED_UP_TO: usize = 1472;
+/// After a way out has refused a joined train, so many datagrams leave one by one before the next try.
+const PAUSE_AFTER_REFUSAL: u32 = 4096;
 
 /// Headers for a number of datagrams to send. The payloads come in with [`SendBatch::begin`] and stay the caller's.
 pub struct SendBatch {
     headers: Arena<libc::mmsghdr>,
     names: Arena<Name>,
     controls: Arena<Control>,
+    /// One for every datagram or train pushed; those of one message lie side by side.
     vectors: Arena<libc::iovec>,
-    segments: Box<[Option<u16>]>,
+    /// By vector: what it was pushed with.
     tags: Box<[u32]>,
+    /// By message: its first vector.
+    firsts: Box<[usize]>,
+    /// By message: the segment size its control data ends with.
+    segments: Box<[Option<u16>]>,
     failures: Vec<Failure>,
+    /// How many datagrams to push before any are joined again.
+    pause: u32,
 }
 
 // SAFETY: the raw pointers in `headers` lead into the arenas of the same batch, which move with it; those to payloads
@@ -36,62 +50,41 @@ pub struct Outgoing<'batch, 'data> {
     /// Messages from `next` to `filled` wait to be sent.
     next: usize,
     filled: usize,
+    /// How many vectors they and those before them have.
+    used: usize,
+    /// The last message, while it may take more datagrams.
+    joint: Option<Joint>,
     payloads: PhantomData<&'data [u8]>,
 }
 
-/// A message that the kernel refused for a reason of its own.
+/// What the last message of a batch consists of so far: single datagrams of one size.
+#[derive(Clone, Copy)]
+struct Joint {
+    to: Option<SocketAddr>,
+    from: Option<Local>,
+    size: u16,
+    count: usize,
+}
+
+/// A datagram (or train) that the kernel refused for a reason of its own.
 #[derive(Debug)]
 pub struct Failure {
-    /// What the message was pushed with.
+    /// What it was pushed with.
     pub tag: u32,
     pub error: io::Error,
 }
 
-/// What became of the messages of one [`Outgoing::send`].
+/// What became of a batch in one [`Outgoing::send`]. A train longer than the kernel takes counts as often as it was cut.
 #[derive(Debug)]
 pub struct Sent<'a> {
     /// Payload bytes that left.
     pub bytes: usize,
-    /// Messages that left.
+    /// Datagrams (or trains) that left.
     pub messages: usize,
-    /// Messages that were refused one by one, in order.
+    /// Those that were refused one by one, in order.
     pub failures: &'a [Failure],
-    /// Messages that found the socket's buffer full. They are still in the batch: sending again goes on with them.
+    /// Those that found the socket's buffer full. They are still in the batch: sending again goes on with them.
     pub waiting: usize,
-}
-
-impl SendBatch {
-    /// # Panics
-    /// If `messages` is zero.
-    pub fn new(messages: usize) -> Self {
-        assert!(messages > 0, "a batch holds something");
-        let batch = Self {
-            headers: Arena::new(vec![empty_header(); messages].into()),
-            names: Arena::new(vec![Name::empty(); messages].into()),
-            controls: Arena::new(vec![[0; _]; messages].into()),
-            vectors: Arena::new(vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; messages].into()),
-            segments: vec![None; messages].into(),
-            tags: vec![0; messages].into(),
-            failures: Vec::with_capacity(messages),
-        };
-        for index in 0..messages {
-            let mut header = empty_header();
-            header.msg_hdr.msg_iov = batch.vectors.at(index);
-            header.msg_hdr.msg_iovlen = 1;
-            // SAFETY: `at` points to an element of the arena.
-            unsafe { batch.headers.at(index).write(header) };
-        }
-        batch
-    }
-
-    pub fn capacity(&self) -> usize {
-        self.headers.len()
-    }
-
-    /// Starts an empty batch of payloads that live for `'data`.
-    pub fn begin<'data>(&mut self) -> Outgoing<'_, 'data> {
-        Outgoing { batch: self, next: 0, filled: 0, payloads: PhantomData }
-    }
 }
 
 impl<'data> Outgoing<'_, 'data> {
@@ -118,16 +111,43 @@ impl<'data> Outgoing<'_, 'data> {
         });
         // An empty datagram is a datagram too.
         let places = payload.len().div_ceil(piece).max(1);
-        if self.filled + places > self.batch.capacity() {
+        if self.used + places > self.batch.capacity() {
             return false;
+        }
+        if segment.is_none() && self.join(to, from, payload, tag) {
+            return true;
         }
         for place in 0..places {
             let start = place.saturating_mul(piece);
             let end = start.saturating_add(piece).min(payload.len());
             let payload = &payload[start..end];
             let segment = segment.filter(|&segment| usize::from(segment) < payload.len());
-            self.batch.fill(self.filled, to, from, segment, payload, tag);
+            self.batch.fill(self.filled, self.used, (to, from, segment), (payload, tag));
             self.filled += 1;
+            self.used += 1;
+        }
+        self.batch.pause = self.batch.pause.saturating_sub(1);
+        let joinable = segment.is_none() && !payload.is_empty() && self.batch.pause == 0;
+        self.joint = (joinable && payload.len() <= JOINED_UP_TO).then_some(Joint {
+            to,
+            from,
+            size: payload.len() as u16,
+            count: 1,
+        });
+        true
+    }
+
+    /// Adds a single datagram to the last message, if that goes to the same peer and the size allows it.
+    fn join(&mut self, to: Option<SocketAddr>, from: Option<Local>, payload: &'data [u8], tag: u32) -> bool {
+        let Some(joint) = self.joint.as_mut().filter(|joint| joint.takes(to, from, payload)) else {
+            return false;
+        };
+        joint.count += 1;
+        self.batch.extend(self.filled - 1, self.used, (joint.from, joint.size), (payload, tag));
+        self.used += 1;
+        if payload.len() < usize::from(joint.size) {
+            // Only the last datagram of a train may be shorter.
+            self.joint = None;
         }
         true
     }
@@ -135,126 +155,61 @@ impl<'data> Outgoing<'_, 'data> {
     /// Sends all that waits, in order, without blocking. Afterwards the batch holds only what found the socket's
     /// buffer full.
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> Sent<'_> {
+        self.joint = None;
         self.batch.failures.clear();
         let (mut messages, mut bytes) = (0, 0);
         while self.next < self.filled {
+            let first = self.batch.firsts[self.next];
             match self.batch.transmit(socket, self.next..self.filled) {
                 Ok(count) => {
-                    bytes +=
-                        (self.next..self.next + count).map(|index| self.batch.len_of(index)).sum::<usize>();
-                    messages += count;
                     self.next += count;
+                    let end = self.first_vector(self.next);
+                    bytes += self.batch.bytes(first..end);
+                    messages += end - first;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if self.batch.segments[self.next].is_some() && refuses_train(&error) => {
-                    match self.batch.transmit_singly(socket, self.next, &mut bytes) {
-                        Ok(()) => messages += 1,
+                    let vectors = first..self.first_vector(self.next + 1);
+                    let left = self.batch.transmit_singly(socket, self.next, vectors, &mut bytes);
+                    messages += left.0;
+                    match left.1 {
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                        Err(error) => self.batch.fail(self.next, error),
+                        Err(error) => self.refuse(&error),
+                        Ok(()) => self.next += 1,
                     }
-                    self.next += 1;
                 }
-                Err(error) => {
-                    self.batch.fail(self.next, error);
-                    self.next += 1;
-                }
+                Err(error) => self.refuse(&error),
             }
         }
-        let waiting = self.filled - self.next;
+        let waiting = self.used - self.first_vector(self.next);
         if waiting == 0 {
-            (self.next, self.filled) = (0, 0);
+            (self.next, self.filled, self.used) = (0, 0, 0);
         }
         Sent { bytes, messages, failures: &self.batch.failures, waiting }
     }
+
+    /// The first vector of a message, or the end of them all.
+    fn first_vector(&self, message: usize) -> usize {
+        if message < self.filled { self.batch.firsts[message] } else { self.used }
+    }
+
+    /// Gives the next message up.
+    fn refuse(&mut self, error: &io::Error) {
+        let vectors = self.batch.firsts[self.next]..self.first_vector(self.next + 1);
+        self.batch.fail(vectors, error);
+        self.next += 1;
+    }
 }
 
-impl SendBatch {
-    fn fill(
-        &mut self,
-        index: usize,
-        to: Option<SocketAddr>,
-        from: Option<Local>,
-        segment: Option<u16>,
-        payload: &[u8],
-        tag: u32,
-    ) {
-        self.segments[index] = segment;
-        self.tags[index] = tag;
-        // The kernel only reads a payload that it sends.
-        let vector = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
-        // SAFETY: the arena's element is initialised and `&mut self` keeps every other access out.
-        unsafe { self.vectors.at(index).write(vector) };
-        let (name_place, control_place) = (self.names.at(index), self.controls.at(index));
-        let header = self.header(index);
-        (header.msg_name, header.msg_namelen) = (ptr::null_mut(), 0);
-        if let Some(to) = to {
-            let (name, len) = Name::new(to);
-            // SAFETY: as above.
-            unsafe { name_place.write(name) };
-            (header.msg_name, header.msg_namelen) = (name_place.cast(), len);
-        }
-        header.msg_control = control_place.cast();
-        // SAFETY: as above.
-        let control = unsafe { &mut *control_place };
-        header.msg_controllen = control::write(control, from, segment);
-    }
-
-    fn header(&mut self, index: usize) -> &mut libc::msghdr {
-        // SAFETY: the arena's element is initialised and `&mut self` keeps every other access out.
-        unsafe { &mut (*self.headers.at(index)).msg_hdr }
-    }
-
-    /// Has the message at `index` send `len` bytes of the payload `whole` from `start` on.
-    fn point(&mut self, index: usize, whole: &libc::iovec, start: usize, len: usize) {
-        let iov_base = whole.iov_base.cast::<u8>().wrapping_add(start).cast();
-        // SAFETY: the arena's element is initialised and `&mut self` keeps every other access out.
-        unsafe { self.vectors.at(index).write(libc::iovec { iov_base, iov_len: len }) };
-    }
-
-    fn len_of(&self, index: usize) -> usize {
-        // SAFETY: the arena's element is initialised, and only `&mut self` writes to it.
-        unsafe { (*self.vectors.at(index)).iov_len }
-    }
-
-    /// One `sendmmsg`: how many of the messages left, at least one.
-    fn transmit(&mut self, socket: BorrowedFd<'_>, range: std::ops::Range<usize>) -> io::Result<usize> {
-        let headers = self.headers.at(range.start);
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: the headers of the range are filled and lead into this batch's arenas and to payloads that the
-        // calling `Outgoing` borrows; `&mut self` keeps every other access out.
-        let count =
-            unsafe { libc::sendmmsg(socket.as_raw_fd(), headers, range.len() as libc::c_uint, flags) };
-        usize::try_from(count).map_err(|_| io::Error::last_os_error())
-    }
-
-    /// Sends the train at `index` datagram by datagram, for a way out that does not take trains. What has left is cut
-    /// off the message, so that going on after a full buffer repeats nothing.
-    fn transmit_singly(&mut self, socket: BorrowedFd<'_>, index: usize, bytes: &mut usize) -> io::Result<()> {
-        let segment = self.segments[index].take().map_or(usize::MAX, usize::from);
-        // SAFETY: the arena's element is initialised and `&mut self` keeps every other access out.
-        let whole = unsafe { *self.vectors.at(index) };
-        self.header(index).msg_controllen -= control::SEGMENT_SPACE;
-        let mut sent = 0;
-        while sent < whole.iov_len {
-            let len = segment.min(whole.iov_len - sent);
-            self.point(index, &whole, sent, len);
-            match self.transmit(socket, index..index + 1) {
-                Ok(_) => (sent, *bytes) = (sent + len, *bytes + len),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.point(index, &whole, sent, whole.iov_len - sent);
-                    self.segments[index] = u16::try_from(segment).ok();
-                    self.header(index).msg_controllen += control::SEGMENT_SPACE;
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn fail(&mut self, index: usize, error: io::Error) {
-        self.failures.push(Failure { tag: self.tags[index], error });
+impl Joint {
+    fn takes(&self, to: Option<SocketAddr>, from: Option<Local>, payload: &[u8]) -> bool {
+        let size = usize::from(self.size);
+        (self.to, self.from) == (to, from)
+            && !payload.is_empty()
+            && payload.len() <= size
+            && self.count < MAX_SEGMENTS
+            && (self.count + 1) * size <= MAX_PAYLOAD
     }
 }
 
