@@ -204,6 +204,15 @@ impl Datagrams for Udp {
     }
 }
 
+impl Drop for Udp {
+    fn drop(&mut self) {
+        for place in 0..self.lanes.len() {
+            let ended = self.table.close_lane(LaneId(place as u32));
+            self.close(ended);
+        }
+    }
+}
+
 impl Number {
     fn token(self) -> u64 {
         Token::datagrams(match self {
