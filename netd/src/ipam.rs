@@ -11,11 +11,11 @@ mod pools;
 mod runs;
 mod span;
 
-pub use error::{Invalid, IpamError};
-pub use leases::{Holder, Leases};
-pub use plan::{SubnetRequest, plan};
-pub use pools::{Pool, Pools};
-pub use span::{Family, Span};
+pub(crate) use error::{Invalid, IpamError};
+pub(crate) use leases::{Holder, Leases};
+pub(crate) use plan::{SubnetRequest, plan};
+pub(crate) use pools::{Pool, Pools};
+pub(crate) use span::{Family, Span};
 
 #[cfg(test)]
 mod tests;

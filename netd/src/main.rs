@@ -3,6 +3,9 @@
 mod firewall;
 mod ipam;
 mod model;
+mod names;
+mod ports;
+mod resolvconf;
 mod store;
 mod tables;
 #[cfg(test)]

@@ -13,10 +13,10 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 /// 64 lower-case hex digits, as Docker's ids. The first 12 are the short id.
-pub type Id = Arc<str>;
+pub(crate) type Id = Arc<str>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Network {
+pub(crate) struct Network {
     pub id: Id,
     pub name: Arc<str>,
     pub created: SystemTime,
@@ -37,12 +37,12 @@ pub struct Network {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Driver {
+pub(crate) enum Driver {
     Bridge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subnet {
+pub(crate) struct Subnet {
     pub subnet: IpNetwork,
     pub gateway: IpAddr,
     /// Dynamic addresses come from this part of the subnet only.
@@ -52,7 +52,7 @@ pub struct Subnet {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkOptions {
+pub(crate) struct NetworkOptions {
     pub mtu: u32,
     /// Whether sandboxes of this network reach each other.
     pub icc: bool,
@@ -64,7 +64,7 @@ pub struct NetworkOptions {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     pub id: Id,
     pub name: Arc<str>,
     pub created: SystemTime,
@@ -90,7 +90,7 @@ pub struct Sandbox {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Its own namespace on zero or more bridge networks.
     Bridge,
     /// Its own namespace with the loopback device only.
@@ -103,7 +103,7 @@ pub enum Mode {
 
 /// One sandbox's place on one network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     pub id: Id,
     pub network: Id,
     /// The device in the sandbox: `eth0`, `eth1`, ...
@@ -121,7 +121,7 @@ pub struct Endpoint {
 
 /// A published port or range, resolved: host port `first + i` leads to the sandbox's port `target + i`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Publish {
+pub(crate) struct Publish {
     pub protocol: Protocol,
     /// One unless the user named no address: then `0.0.0.0` and `::`.
     pub addresses: Vec<IpAddr>,
@@ -134,20 +134,20 @@ pub struct Publish {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Protocol {
+pub(crate) enum Protocol {
     Tcp,
     Udp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortRange {
+pub(crate) struct PortRange {
     pub protocol: Protocol,
     pub first: u16,
     pub last: u16,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DnsOptions {
+pub(crate) struct DnsOptions {
     /// Asked from the sandbox's namespace; empty: the host's, from the host's namespace.
     pub servers: Vec<IpAddr>,
     pub search: Vec<String>,
@@ -156,27 +156,27 @@ pub struct DnsOptions {
 
 /// `--link SANDBOX[:ALIAS]`: this sandbox sees that one under one more name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Link {
+pub(crate) struct Link {
     pub sandbox: Id,
     pub alias: Arc<str>,
 }
 
 /// One change of the records, as the store's watch tells it: what the key led to and what it leads to now.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change {
+pub(crate) enum Change {
     Network { before: Option<Arc<Network>>, after: Option<Arc<Network>> },
     Sandbox { before: Option<Arc<Sandbox>>, after: Option<Arc<Sandbox>> },
 }
 
 /// Every record, by id.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Model {
+pub(crate) struct Model {
     pub networks: BTreeMap<Id, Arc<Network>>,
     pub sandboxes: BTreeMap<Id, Arc<Sandbox>>,
 }
 
 impl Endpoint {
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let v4 = self.v4.map(|(address, _)| IpAddr::V4(address));
         v4.into_iter().chain(self.v6.map(|(address, _)| IpAddr::V6(address)))
     }
@@ -184,14 +184,14 @@ impl Endpoint {
 
 impl Publish {
     /// Every host port with the sandbox's port it leads to. Whoever makes a record keeps both within 65535.
-    pub fn pairs(&self) -> impl Iterator<Item = (u16, u16)> {
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (u16, u16)> {
         let (first, target) = (self.first, self.target);
         (0..self.count).filter_map(move |step| Some((first.checked_add(step)?, target.checked_add(step)?)))
     }
 }
 
 impl Protocol {
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",

@@ -12,21 +12,21 @@ mod redb;
 mod txn;
 mod watch;
 
-pub use error::{CommitError, StoreError};
-pub use records::{Record, RecordError, Records, encode, encode_lease, key_of, lease_key};
-pub use redb::Redb;
-pub use txn::{Check, Txn};
-pub use watch::{Batch, Entry, KeyChange, Watch};
+pub(crate) use error::{CommitError, StoreError};
+pub(crate) use records::{Record, RecordError, Records, encode, encode_lease, key_of, lease_key};
+pub(crate) use redb::Redb;
+pub(crate) use txn::{Check, Txn};
+pub(crate) use watch::{Batch, Entry, KeyChange, Watch};
 
 use std::sync::Arc;
 
 /// Rises by one with every commit that writes; 0 is the empty store.
-pub type Revision = u64;
+pub(crate) type Revision = u64;
 /// `network/<id>`, `sandbox/<id>`, `lease/<network id>/<address>`.
-pub type Key = Arc<str>;
-pub type Value = Arc<[u8]>;
+pub(crate) type Key = Arc<str>;
+pub(crate) type Value = Arc<[u8]>;
 
-pub trait Store: Send {
+pub(crate) trait Store: Send {
     /// Everything, as of one revision, in the order of the keys.
     fn load(&self) -> Result<Snapshot, StoreError>;
 
@@ -40,7 +40,7 @@ pub trait Store: Send {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     pub revision: Revision,
     pub entries: Vec<Entry>,
 }

@@ -11,12 +11,15 @@ mod part;
 mod publish;
 mod view;
 
-pub use gateway::{gateway_endpoint, has_way_out};
-pub use publish::listener_id;
+pub(crate) use gateway::{gateway_endpoint, has_view, has_way_out};
+pub(crate) use publish::listener_id;
+pub(crate) use view::RESOLVER;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use netd_dns::table::View;
+use netd_proxy::table::Listener;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{self, Id, Model, Network, Sandbox};
@@ -25,13 +28,13 @@ use names::Names;
 use part::Part;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Change {
+pub(crate) enum Change {
     Dns(netd_dns::table::Change),
     Proxy(netd_proxy::table::Change),
 }
 
 #[derive(Debug, Default)]
-pub struct Projection {
+pub(crate) struct Projection {
     model: Model,
     names: Names,
     /// Sandboxes by a network they are on.
@@ -43,7 +46,7 @@ pub struct Projection {
 impl Projection {
     /// Takes one change of the records in and tells what changes for the data plane, in an order that never leaves a
     /// listener without its service.
-    pub fn apply(&mut self, change: &model::Change) -> Vec<Change> {
+    pub(crate) fn apply(&mut self, change: &model::Change) -> Vec<Change> {
         match change {
             model::Change::Network { before, after } => {
                 let Some(id) = before.as_ref().or(after.as_ref()).map(|network| Arc::clone(&network.id))
@@ -63,12 +66,17 @@ impl Projection {
     }
 
     /// Everything, from nothing.
-    pub fn whole(&self) -> Vec<Change> {
+    pub(crate) fn whole(&self) -> Vec<Change> {
         let mut difference = Difference::default();
         for sandbox in self.model.sandboxes.values() {
             difference.put(Part::of(sandbox, &self.model));
         }
         difference.into_changes(&self.names)
+    }
+
+    /// The sandboxes that have a link to this one: its address may stand in their hosts files.
+    pub(crate) fn linkers(&self, sandbox: &str) -> impl Iterator<Item = &Id> {
+        self.linkers.get(sandbox).into_iter().flatten()
     }
 
     fn network(&mut self, id: &Id, after: Option<Arc<Network>>) -> Vec<Change> {
@@ -143,6 +151,12 @@ impl Projection {
             forget(&mut self.linkers, &link.sandbox, &sandbox.id);
         }
     }
+}
+
+/// What is served for one sandbox: the listeners and the view that sockets are needed for.
+pub(crate) fn served(sandbox: &Sandbox, model: &Model) -> (Option<View>, Vec<Listener>) {
+    let part = Part::of(sandbox, model);
+    (part.view, part.listeners.into_values().collect())
 }
 
 fn forget(index: &mut BTreeMap<Id, BTreeSet<Id>>, key: &Id, sandbox: &Id) {

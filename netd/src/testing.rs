@@ -9,7 +9,7 @@ use crate::model::{
     DnsOptions, Driver, Endpoint, Id, Mode, Network, NetworkOptions, Protocol, Publish, Sandbox, Subnet,
 };
 
-pub fn sandbox(name: &str) -> Sandbox {
+pub(crate) fn sandbox(name: &str) -> Sandbox {
     Sandbox {
         id: format!("id-{name}").into(),
         name: name.into(),
@@ -31,7 +31,7 @@ pub fn sandbox(name: &str) -> Sandbox {
     }
 }
 
-pub fn network(name: &str, subnets: &[(&str, &str)]) -> Network {
+pub(crate) fn network(name: &str, subnets: &[(&str, &str)]) -> Network {
     Network {
         id: format!("id-{name}").into(),
         name: name.into(),
@@ -61,7 +61,7 @@ pub fn network(name: &str, subnets: &[(&str, &str)]) -> Network {
     }
 }
 
-pub fn endpoint(network: &Id, addresses: &[(IpAddr, u8)]) -> Endpoint {
+pub(crate) fn endpoint(network: &Id, addresses: &[(IpAddr, u8)]) -> Endpoint {
     let v4 = addresses.iter().find_map(|&(address, prefix)| match address {
         IpAddr::V4(v4) => Some((v4, prefix)),
         IpAddr::V6(_) => None,
@@ -83,7 +83,7 @@ pub fn endpoint(network: &Id, addresses: &[(IpAddr, u8)]) -> Endpoint {
     }
 }
 
-pub fn publish(protocol: Protocol, address: &str, first: u16, target: u16, count: u16) -> Publish {
+pub(crate) fn publish(protocol: Protocol, address: &str, first: u16, target: u16, count: u16) -> Publish {
     let addresses = vec![address.parse().expect("an address")];
     Publish { protocol, addresses, first, target, count, ephemeral: false }
 }

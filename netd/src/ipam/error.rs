@@ -10,7 +10,7 @@ use super::span::Family;
 
 /// [`Self::Invalid`] is the caller's mistake; the others depend on what else there is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum IpamError {
+pub(crate) enum IpamError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
     #[error("subnet {subnet} overlaps {other} of network {network}; choose another, or remove that network")]
@@ -31,7 +31,7 @@ pub enum IpamError {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
+pub(crate) enum Invalid {
     #[error("{what} {given} has host bits set; {fixed} is the network of that size")]
     HostBits { what: &'static str, given: IpNetwork, fixed: IpNetwork },
     #[error("{what} {given} is outside of subnet {subnet}")]

@@ -17,13 +17,13 @@ use super::span::{Family, Span, number};
 use crate::model::{Id, Network, Sandbox, Subnet};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub(crate) struct Holder {
     pub sandbox: Id,
     pub name: Arc<str>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Leases {
+pub(crate) struct Leases {
     network: Arc<str>,
     /// At most one per family.
     subnets: Vec<SubnetLeases>,
@@ -45,7 +45,7 @@ struct SubnetLeases {
 }
 
 impl Leases {
-    pub fn new(network: &Network) -> Self {
+    pub(crate) fn new(network: &Network) -> Self {
         Self {
             network: Arc::clone(&network.name),
             subnets: network.subnets.iter().map(SubnetLeases::new).collect(),
@@ -53,7 +53,7 @@ impl Leases {
     }
 
     /// The table as the records tell it. The walk goes on behind the address of the youngest sandbox.
-    pub fn rebuild<'a>(network: &Network, sandboxes: impl IntoIterator<Item = &'a Sandbox>) -> Self {
+    pub(crate) fn rebuild<'a>(network: &Network, sandboxes: impl IntoIterator<Item = &'a Sandbox>) -> Self {
         let mut leases = Self::new(network);
         let mut youngest = BTreeMap::new();
         for sandbox in sandboxes {
@@ -73,12 +73,12 @@ impl Leases {
         leases
     }
 
-    pub fn has(&self, family: Family) -> bool {
+    pub(crate) fn has(&self, family: Family) -> bool {
         self.subnets.iter().any(|subnet| subnet.dynamic.family == family)
     }
 
     /// The next free dynamic address and its prefix length.
-    pub fn lease(&mut self, family: Family, holder: &Holder) -> Result<(IpAddr, u8), IpamError> {
+    pub(crate) fn lease(&mut self, family: Family, holder: &Holder) -> Result<(IpAddr, u8), IpamError> {
         let network = Arc::clone(&self.network);
         let subnet = self.subnet(family)?;
         let Some(free) = subnet.next_free() else { return Err(subnet.exhausted(network)) };
@@ -88,7 +88,7 @@ impl Leases {
     }
 
     /// The address the user asked for; it need not lie in the range of the dynamic ones.
-    pub fn reserve(&mut self, address: IpAddr, holder: &Holder) -> Result<(IpAddr, u8), IpamError> {
+    pub(crate) fn reserve(&mut self, address: IpAddr, holder: &Holder) -> Result<(IpAddr, u8), IpamError> {
         let network = Arc::clone(&self.network);
         let subnet = self.subnet(Family::of(address))?;
         subnet.refuse_reserved(address)?;
@@ -100,7 +100,7 @@ impl Leases {
     }
 
     /// Gives the address back if that sandbox holds it, and says whether it did.
-    pub fn release(&mut self, address: IpAddr, sandbox: &str) -> bool {
+    pub(crate) fn release(&mut self, address: IpAddr, sandbox: &str) -> bool {
         let Ok(subnet) = self.subnet(Family::of(address)) else { return false };
         let number = number(address);
         if subnet.held.get(&number).is_none_or(|holder| &*holder.sandbox != sandbox) {

@@ -13,7 +13,7 @@ use crate::model::{Network, Subnet};
 /// One subnet as asked for. An unspecified address with a prefix (`0.0.0.0/24`, `::/64`) asks for any subnet of that
 /// size out of the pools.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SubnetRequest {
+pub(crate) struct SubnetRequest {
     pub subnet: IpNetwork,
     pub gateway: Option<IpAddr>,
     pub range: Option<IpNetwork>,
@@ -22,7 +22,7 @@ pub struct SubnetRequest {
 
 impl SubnetRequest {
     /// Sorts gateways, ranges and auxiliary addresses that were given apart (as flags) to the subnets they lie in.
-    pub fn assemble(
+    pub(crate) fn assemble(
         subnets: &[IpNetwork],
         gateways: &[IpAddr],
         ranges: &[IpNetwork],
@@ -59,7 +59,7 @@ impl SubnetRequest {
 /// The subnets of a new network, IPv4 first. There is always an IPv4 one; IPv6 is there when a subnet of it is
 /// requested or `ipv6` says so. `networks` are those that exist, `host` is every route of the host but the default
 /// ones, and its resolvers: subnets out of the pools keep clear of both, subnets given by the user of the networks.
-pub fn plan<'a>(
+pub(crate) fn plan<'a>(
     requests: &[SubnetRequest],
     ipv6: bool,
     pools: &Pools,

@@ -17,13 +17,13 @@ use super::span::{Family, Span, block, canonical};
 /// `base` cut into subnets with a prefix of `size` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Pool {
+pub(crate) struct Pool {
     pub base: IpNetwork,
     pub size: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pools(Vec<Pool>);
+pub(crate) struct Pools(Vec<Pool>);
 
 /// What must be kept clear of: the subnets of other networks by name, and what the host itself routes or asks.
 pub(super) struct Taken<'a> {
@@ -44,7 +44,7 @@ const DEFAULT_V4: [(Ipv4Addr, u8); 6] = [
 impl Pools {
     /// The given pools; a family without any gets the default ones. IPv6 is then a unique local /48 (RFC 4193) that
     /// the same `seed` always leads to: give something that is this machine's own and stays.
-    pub fn new(given: &[Pool], seed: &[u8]) -> Result<Self, IpamError> {
+    pub(crate) fn new(given: &[Pool], seed: &[u8]) -> Result<Self, IpamError> {
         let mut pools = Vec::with_capacity(given.len() + DEFAULT_V4.len() + 1);
         for pool in given {
             pools.push(pool.checked()?);

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 /// Runs by their first number; no two touch or overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Runs(BTreeMap<u128, u128>);
+pub(super) struct Runs(BTreeMap<u128, u128>);
 
 impl Runs {
-    pub fn insert(&mut self, first: u128, last: u128) {
+    pub(super) fn insert(&mut self, first: u128, last: u128) {
         let mut merged = (first, last);
         if let Some((&before, &end)) = self.0.range(..first).next_back()
             && end.checked_add(1).is_none_or(|next| next >= first)
@@ -25,7 +25,7 @@ impl Runs {
         self.0.insert(merged.0, merged.1);
     }
 
-    pub fn remove(&mut self, number: u128) {
+    pub(super) fn remove(&mut self, number: u128) {
         let Some((&first, &last)) = self.0.range(..=number).next_back() else { return };
         if last < number {
             return;
@@ -39,12 +39,12 @@ impl Runs {
         }
     }
 
-    pub fn contains(&self, number: u128) -> bool {
+    pub(super) fn contains(&self, number: u128) -> bool {
         self.0.range(..=number).next_back().is_some_and(|(_, &last)| last >= number)
     }
 
     /// The first number from `from` on that is in no run.
-    pub fn next_free(&self, from: u128) -> Option<u128> {
+    pub(super) fn next_free(&self, from: u128) -> Option<u128> {
         match self.0.range(..=from).next_back() {
             Some((_, &last)) if last >= from => last.checked_add(1),
             _ => Some(from),
@@ -52,7 +52,7 @@ impl Runs {
     }
 
     /// The last number of the first run that has one of these numbers.
-    pub fn obstacle(&self, first: u128, last: u128) -> Option<u128> {
+    pub(super) fn obstacle(&self, first: u128, last: u128) -> Option<u128> {
         let before = self.0.range(..=first).next_back().filter(|&(_, &end)| end >= first);
         before.or_else(|| self.0.range(first..=last).next()).map(|(_, &end)| end)
     }

@@ -6,27 +6,27 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub(crate) struct Span {
     pub family: Family,
     pub first: u128,
     pub last: u128,
 }
 
 impl Family {
-    pub const fn of(address: IpAddr) -> Self {
+    pub(crate) const fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,
         }
     }
 
-    pub const fn bits(self) -> u8 {
+    pub(crate) const fn bits(self) -> u8 {
         match self {
             Self::V4 => 32,
             Self::V6 => 128,
@@ -34,7 +34,7 @@ impl Family {
     }
 
     /// The address of this family with that number.
-    pub fn address(self, number: u128) -> IpAddr {
+    pub(crate) fn address(self, number: u128) -> IpAddr {
         match self {
             // The caller's number came out of a v4 span, so the upper bits are zero.
             Self::V4 => IpAddr::V4(Ipv4Addr::from_bits(number as u32)),
@@ -55,7 +55,7 @@ impl fmt::Display for Family {
 impl Span {
     /// The addresses a host may have: without the network and broadcast addresses of IPv4 (RFC 3021 frees both of a
     /// /31) and without the subnet-router anycast address of IPv6 (RFC 6164 frees it in a /127).
-    pub fn hosts(subnet: IpNetwork) -> Self {
+    pub(crate) fn hosts(subnet: IpNetwork) -> Self {
         let mut span = Self::from(subnet);
         if subnet.prefix() + 1 < span.family.bits() {
             span.first += 1;
@@ -66,20 +66,20 @@ impl Span {
         span
     }
 
-    pub const fn contains(&self, number: u128) -> bool {
+    pub(crate) const fn contains(&self, number: u128) -> bool {
         self.first <= number && number <= self.last
     }
 
-    pub fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.family == other.family && self.first <= other.last && other.first <= self.last
     }
 
-    pub fn within(&self, outer: &Self) -> bool {
+    pub(crate) fn within(&self, outer: &Self) -> bool {
         self.family == outer.family && outer.first <= self.first && self.last <= outer.last
     }
 
     /// How many addresses, or `u128::MAX` where all of IPv6 does not fit.
-    pub const fn len(&self) -> u128 {
+    pub(crate) const fn len(&self) -> u128 {
         (self.last - self.first).saturating_add(1)
     }
 }
@@ -94,7 +94,7 @@ impl From<IpNetwork> for Span {
     }
 }
 
-pub const fn number(address: IpAddr) -> u128 {
+pub(super) const fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => v4.to_bits() as u128,
         IpAddr::V6(v6) => v6.to_bits(),
@@ -102,11 +102,11 @@ pub const fn number(address: IpAddr) -> u128 {
 }
 
 /// The network with the host bits cleared.
-pub fn canonical(network: IpNetwork) -> IpNetwork {
+pub(super) fn canonical(network: IpNetwork) -> IpNetwork {
     block(Family::of(network.ip()), Span::from(network).first, network.prefix())
 }
 
 /// The network of that size that starts at that number.
-pub fn block(family: Family, first: u128, prefix: u8) -> IpNetwork {
+pub(super) fn block(family: Family, first: u128, prefix: u8) -> IpNetwork {
     IpNetwork::new(family.address(first), prefix).expect("the prefix was checked against its family")
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{Key, Revision};
 
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     #[error("another netd{} uses the state directory {}; stop it, or give this one its own --state-dir", owner(*pid), directory.display())]
     InUse { directory: PathBuf, pid: Option<u32> },
     #[error("cannot {deed} {}", path.display())]
@@ -27,7 +27,7 @@ pub enum StoreError {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum CommitError {
+pub(crate) enum CommitError {
     /// Somebody else was faster: read again and decide again.
     #[error("record {key} {}", conflict(*expected, *found))]
     Conflict { key: Key, expected: Option<Revision>, found: Option<Revision> },

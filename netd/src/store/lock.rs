@@ -10,13 +10,13 @@ use super::StoreError;
 const NAME: &str = "lock";
 
 #[derive(Debug)]
-pub struct DirectoryLock {
+pub(super) struct DirectoryLock {
     /// Closing it frees the lock. The file stays: removing it would let two daemons lock two files of one name.
     _file: File,
 }
 
 impl DirectoryLock {
-    pub fn acquire(directory: &Path) -> Result<Self, StoreError> {
+    pub(super) fn acquire(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join(NAME);
         let failed =
             |deed| move |source: io::Error| StoreError::Io { deed, path: directory.join(NAME), source };

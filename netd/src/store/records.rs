@@ -13,7 +13,7 @@ use super::{Batch, Entry, Key, KeyChange, Revision, Value};
 use crate::model::{Change, Id, Model, Network, Sandbox};
 
 /// A kind of record with keys of its own.
-pub trait Record: Serialize + DeserializeOwned {
+pub(crate) trait Record: Serialize + DeserializeOwned {
     /// The keys are `PREFIX/<id>`.
     const PREFIX: &'static str;
     /// The newest form this netd reads, and the one it writes.
@@ -47,7 +47,7 @@ struct LeaseRecord {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum RecordError {
+pub(crate) enum RecordError {
     #[error(
         "record {key} has form {found}, this netd knows up to {known}: start the newer netd that wrote it"
     )]
@@ -71,23 +71,23 @@ struct Version {
     v: u32,
 }
 
-pub fn key_of<R: Record>(id: &str) -> Key {
+pub(crate) fn key_of<R: Record>(id: &str) -> Key {
     format!("{}/{id}", R::PREFIX).into()
 }
 
-pub fn lease_key(network: &str, address: std::net::IpAddr) -> Key {
+pub(crate) fn lease_key(network: &str, address: std::net::IpAddr) -> Key {
     format!("lease/{network}/{address}").into()
 }
 
 /// Fails only on what JSON cannot hold: a path that is not UTF-8, a time before 1970.
-pub fn encode<R: Record>(record: &R) -> Result<Value, RecordError> {
+pub(crate) fn encode<R: Record>(record: &R) -> Result<Value, RecordError> {
     serde_json::to_vec(&Versioned { v: R::VERSION, record })
         .map(Into::into)
         .map_err(|source| RecordError::Unwritable { key: key_of::<R>(record.id()), source })
 }
 
 /// The value of a lease.
-pub fn encode_lease(sandbox: &Id) -> Value {
+pub(crate) fn encode_lease(sandbox: &Id) -> Value {
     let record = LeaseRecord { sandbox: Arc::clone(sandbox) };
     serde_json::to_vec(&Versioned { v: 1, record }).expect("a lease is one string").into()
 }
@@ -107,29 +107,29 @@ fn decode<R: Record>(entry: &Entry) -> Result<R, RecordError> {
 
 /// The model as the watch has told it so far, and at which revision each record is.
 #[derive(Debug, Default)]
-pub struct Records {
+pub(crate) struct Records {
     model: Model,
     revisions: BTreeMap<Key, Revision>,
     revision: Revision,
 }
 
 impl Records {
-    pub fn model(&self) -> &Model {
+    pub(crate) fn model(&self) -> &Model {
         &self.model
     }
 
     /// Up to where the store has been read.
-    pub fn revision(&self) -> Revision {
+    pub(crate) fn revision(&self) -> Revision {
         self.revision
     }
 
     /// What a transaction that replaces this record expects.
-    pub fn revision_of(&self, key: &str) -> Option<Revision> {
+    pub(crate) fn revision_of(&self, key: &str) -> Option<Revision> {
         self.revisions.get(key).copied()
     }
 
     /// Takes a batch in, or nothing of it. Keys of kinds this netd does not know are another version's business.
-    pub fn apply(&mut self, batch: &Batch) -> Result<Vec<Change>, RecordError> {
+    pub(crate) fn apply(&mut self, batch: &Batch) -> Result<Vec<Change>, RecordError> {
         let mut decoded = Vec::with_capacity(batch.changes.len());
         for change in &batch.changes {
             decoded.push(Decoded::of(change)?);

@@ -26,7 +26,7 @@ const KNOWN_FORMAT: u64 = 1;
 const CACHE_BYTES: usize = 4 << 20;
 
 #[derive(Debug)]
-pub struct Redb {
+pub(crate) struct Redb {
     path: PathBuf,
     database: Database,
     watchers: Watchers,
@@ -36,7 +36,7 @@ pub struct Redb {
 
 impl Redb {
     /// Opens the state file of that directory, or makes it. The directory must exist.
-    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let lock = DirectoryLock::acquire(directory)?;
         let path = directory.join(FILE);
         if !exists(&path)? {
@@ -171,7 +171,7 @@ fn create(path: &Path) -> Result<(), StoreError> {
     }
     fresh(&unfinished).map_err(|source| read_failed(&unfinished, source))?;
     fs::rename(&unfinished, path).map_err(failed("rename"))?;
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(failed("make the name durable of"))

@@ -10,8 +10,8 @@ use super::{Batch, CommitError, Entry, KeyChange, Revision, Store, Txn};
 
 type Fresh<'a> = &'a dyn Fn() -> Box<dyn Store>;
 
-pub fn run(fresh: Fresh<'_>) {
-    starts_empty(fresh());
+pub(super) fn run(fresh: Fresh<'_>) {
+    starts_empty(&*fresh());
     puts_are_loaded_in_key_order(fresh());
     a_key_is_made_once(fresh());
     a_stale_revision_is_refused(fresh());
@@ -44,7 +44,7 @@ fn conflict(result: Result<Revision, CommitError>) -> (String, Option<Revision>)
     }
 }
 
-fn starts_empty(store: Box<dyn Store>) {
+fn starts_empty(store: &dyn Store) {
     let snapshot = store.load().expect("load");
     assert!(snapshot.entries.is_empty());
 }

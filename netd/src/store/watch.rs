@@ -10,7 +10,7 @@ const BACKLOG: usize = 4096;
 
 /// A key as the store has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub key: Key,
     pub value: Value,
     /// Of the commit that wrote it last.
@@ -19,24 +19,24 @@ pub struct Entry {
 
 /// All that one commit changed, or for the first batch of a watch all there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
+pub(crate) struct Batch {
     pub revision: Revision,
     pub changes: Vec<KeyChange>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyChange {
+pub(crate) enum KeyChange {
     Put(Entry),
     Deleted { key: Key },
 }
 
 /// The reader's end.
 #[derive(Debug)]
-pub struct Watch(Receiver<Batch>);
+pub(crate) struct Watch(Receiver<Batch>);
 
 impl Watch {
     /// The next batch if there is one by now; an error when the watch is closed.
-    pub fn try_next(&self) -> Result<Option<Batch>, Closed> {
+    pub(crate) fn try_next(&self) -> Result<Option<Batch>, Closed> {
         match self.0.try_recv() {
             Ok(batch) => Ok(Some(batch)),
             Err(TryRecvError::Empty) => Ok(None),
@@ -45,7 +45,7 @@ impl Watch {
     }
 
     /// Waits for the next batch.
-    pub fn next_within(&self, timeout: Duration) -> Result<Option<Batch>, Closed> {
+    pub(crate) fn next_within(&self, timeout: Duration) -> Result<Option<Batch>, Closed> {
         match self.0.recv_timeout(timeout) {
             Ok(batch) => Ok(Some(batch)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -56,14 +56,14 @@ impl Watch {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the watch of the store is closed: the reader was too slow, or the store is gone")]
-pub struct Closed;
+pub(crate) struct Closed;
 
 /// The writer's ends.
 #[derive(Debug, Default)]
-pub struct Watchers(Vec<SyncSender<Batch>>);
+pub(super) struct Watchers(Vec<SyncSender<Batch>>);
 
 impl Watchers {
-    pub fn add(&mut self, first: Batch) -> Watch {
+    pub(super) fn add(&mut self, first: Batch) -> Watch {
         let (sender, receiver) = mpsc::sync_channel(BACKLOG);
         // The channel is empty and its receiver is in scope, so this cannot fail.
         if sender.try_send(first).is_ok() {
@@ -73,7 +73,7 @@ impl Watchers {
     }
 
     /// Never waits: the committer may be the reader.
-    pub fn tell(&mut self, batch: &Batch) {
+    pub(super) fn tell(&mut self, batch: &Batch) {
         self.0.retain(|sender| match sender.try_send(batch.clone()) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,

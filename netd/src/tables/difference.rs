@@ -50,7 +50,7 @@ impl<K: Ord + Clone, V: PartialEq> Objects<K, V> {
 
 impl Difference {
     /// This was there before.
-    pub fn drop(&mut self, part: Part) {
+    pub(super) fn drop(&mut self, part: Part) {
         self.names.before.extend(holdings(&part.sandbox, part.names));
         self.views.before.extend(part.view.map(|view| (Arc::clone(&view.id), view)));
         self.services.before.extend(part.services);
@@ -58,7 +58,7 @@ impl Difference {
     }
 
     /// This is there now.
-    pub fn put(&mut self, part: Part) {
+    pub(super) fn put(&mut self, part: Part) {
         self.names.after.extend(holdings(&part.sandbox, part.names));
         self.views.after.extend(part.view.map(|view| (Arc::clone(&view.id), view)));
         self.services.after.extend(part.services);
@@ -66,7 +66,7 @@ impl Difference {
     }
 
     /// Names before the views that see them; listeners only between their services' coming and going.
-    pub fn into_changes(mut self, names: &Names) -> Vec<Change> {
+    pub(super) fn into_changes(mut self, names: &Names) -> Vec<Change> {
         let mut changes = Vec::new();
         changes
             .extend(self.listeners.dropped().map(|listener| Change::Proxy(Proxy::DropListener { listener })));

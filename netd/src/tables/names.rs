@@ -17,14 +17,14 @@ type Holders = BTreeMap<(SystemTime, Id), Held>;
 pub(super) struct Names(BTreeMap<NameKey, Holders>);
 
 impl Names {
-    pub fn insert(&mut self, part: &Part) {
+    pub(super) fn insert(&mut self, part: &Part) {
         for (name, held) in &part.names {
             let place = (held.joined, Arc::clone(&part.sandbox));
             self.0.entry(name.clone()).or_default().insert(place, held.clone());
         }
     }
 
-    pub fn remove(&mut self, part: &Part) {
+    pub(super) fn remove(&mut self, part: &Part) {
         for (name, held) in &part.names {
             if let Some(holders) = self.0.get_mut(name) {
                 holders.remove(&(held.joined, Arc::clone(&part.sandbox)));
@@ -36,7 +36,7 @@ impl Names {
     }
 
     /// What the name leads to now.
-    pub fn get(&self, key: &NameKey) -> Option<Name> {
+    pub(super) fn get(&self, key: &NameKey) -> Option<Name> {
         let holders = self.0.get(key)?;
         let addresses = |only_primary: bool| {
             let holders = holders.values().filter(move |held| held.primary || !only_primary);

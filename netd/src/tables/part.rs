@@ -34,7 +34,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub fn of(sandbox: &Sandbox, model: &Model) -> Self {
+    pub(super) fn of(sandbox: &Sandbox, model: &Model) -> Self {
         let (services, listeners) = publish::of(sandbox, model);
         Self {
             sandbox: Arc::clone(&sandbox.id),

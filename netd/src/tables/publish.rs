@@ -65,7 +65,7 @@ pub(super) fn of(sandbox: &Sandbox, model: &Model) -> Published {
 }
 
 /// `tcp/0.0.0.0:8080`, `udp/[::]:53`: also the key under which the sockets are kept.
-pub fn listener_id(protocol: model::Protocol, address: IpAddr, port: u16) -> ListenerId {
+pub(crate) fn listener_id(protocol: model::Protocol, address: IpAddr, port: u16) -> ListenerId {
     format!("{}/{}", protocol.as_str(), SocketAddr::new(address, port)).into()
 }
 

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use netd_dns::table::{Forward, Name, View, ViewZone};
 
-use super::gateway::has_way_out;
-use crate::model::{DnsOptions, Mode, Model, Sandbox};
+use super::gateway::{has_view, has_way_out};
+use crate::model::{DnsOptions, Model, Sandbox};
 
-/// Where the sandbox finds its own name server: a query forwarded there would come back.
-const OWN_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
+/// Where a sandbox finds its name server.
+pub(crate) const RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// None where there is no namespace of its own (the view of the namespace's owner is the one that is asked), and
 /// where no network resolves.
 pub(super) fn of(sandbox: &Sandbox, model: &Model) -> Option<View> {
-    if sandbox.mode != Mode::Bridge {
+    if !has_view(sandbox, model) {
         return None;
     }
     let zones: Vec<ViewZone> = sandbox
@@ -24,9 +24,6 @@ pub(super) fn of(sandbox: &Sandbox, model: &Model) -> Option<View> {
         .filter(|network| network.resolves)
         .map(|network| ViewZone { zone: Arc::clone(&network.id), suffix: network.name.to_lowercase().into() })
         .collect();
-    if zones.is_empty() {
-        return None;
-    }
     Some(View {
         id: Arc::clone(&sandbox.id),
         names: links(sandbox, model, &zones),
@@ -62,7 +59,8 @@ fn forward(sandbox: &Sandbox, model: &Model) -> Forward {
         .dns
         .servers
         .iter()
-        .filter(|&&server| server != OWN_SERVER)
+        // A query forwarded there would come back.
+        .filter(|&&server| server != RESOLVER)
         .map(|&server| SocketAddr::new(server, 53))
         .collect();
     if !own.is_empty() {
