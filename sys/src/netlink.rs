@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NetlinkMessage,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NetlinkMessage, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -192,7 +192,11 @@ impl Rtnl {
 }
 
 /// Messages of one datagram start at multiples of four.
-fn append(outbox: &mut Vec<u8>, message: &mut NetlinkMessage<RouteNetlinkMessage>, sequence: u32) {
+pub(crate) fn append<M: NetlinkSerializable>(
+    outbox: &mut Vec<u8>,
+    message: &mut NetlinkMessage<M>,
+    sequence: u32,
+) {
     message.header.sequence_number = sequence;
     message.finalize();
     let start = outbox.len();

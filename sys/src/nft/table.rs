@@ -1,0 +1,188 @@
+//! A table of the `inet` family as plain data: what `nft list table` would print. Built by pure functions elsewhere,
+//! compared, printed, and handed whole to `Nft::replace`.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    pub name: String,
+    pub sets: Vec<Set>,
+    pub chains: Vec<Chain>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    pub name: String,
+    /// Where packets enter it; none for a chain that is only jumped to.
+    pub base: Option<Base>,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub kind: ChainKind,
+    pub hook: Hook,
+    /// Lower comes first; conntrack is at -200, filters at 0, source NAT at 100.
+    pub priority: i32,
+    /// Whether what no rule decided goes on.
+    pub accept: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainKind {
+    Filter,
+    Nat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+}
+
+/// Its parts from left to right: the first match that fails ends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub parts: Vec<Part>,
+    /// Shown by `nft list`; at most 127 bytes.
+    pub comment: Option<String>,
+}
+
+impl Rule {
+    pub fn new(parts: Vec<Part>) -> Self {
+        Self { parts, comment: None }
+    }
+
+    #[must_use]
+    pub fn comment(mut self, text: impl Into<String>) -> Self {
+        self.comment = Some(text.into());
+        self
+    }
+}
+
+/// A match or an action. What a match presumes (`ip saddr`: that it is IPv4) is added by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The field has this value, or lies in this network.
+    Is(Field, Value),
+    IsNot(Field, Value),
+    /// The fields, joined, are in the named set.
+    In(Vec<Field>, String),
+    NotIn(Vec<Field>, String),
+    /// The verdict that the named map has for the fields, joined; none, and the rule goes on.
+    Map(Vec<Field>, String),
+    /// The connection is in one of these states (`ct_state`).
+    Connection(u32),
+    /// The packet opens a TCP connection.
+    TcpSyn,
+    Counter,
+    /// Keeps the packet out of connection tracking; only in chains before priority -200.
+    Notrack,
+    /// Rewrites a port in the packet itself, checksum included: no connection tracking, so each direction needs its own.
+    SetPort(End, Transport, u16),
+    /// Limits what the TCP option of a SYN promises; see `TcpSyn`.
+    SetMaxSegment(MaxSegment),
+    Masquerade,
+    Verdict(Verdict),
+}
+
+/// What can be matched in a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    Iifname,
+    Oifname,
+    /// `meta l4proto`.
+    Protocol,
+    Ip4(End),
+    Ip6(End),
+    Port(End, Transport),
+}
+
+/// Of the two ends of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Source,
+    Destination,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxSegment {
+    Bytes(u16),
+    /// As the MTU of the packet's route allows.
+    OfRoute,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Value {
+    /// Of a link, at most 15 bytes.
+    Name(String),
+    Address(IpAddr),
+    /// In a set with intervals every address is written as a network, a single one as /32 or /128.
+    Network(IpNetwork),
+    Port(u16),
+    Protocol(u8),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Accept,
+    Drop,
+    Return,
+    Jump(String),
+    Goto(String),
+}
+
+/// A named set, or a map from keys to verdicts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    pub name: String,
+    /// More than one: keys are joined from values of these types.
+    pub key: Vec<Type>,
+    /// Whether keys are networks.
+    pub intervals: bool,
+    /// Whether elements carry verdicts.
+    pub map: bool,
+    pub elements: Vec<Element>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    Name,
+    Ip4,
+    Ip6,
+    Port,
+    Protocol,
+}
+
+/// A key, and in a map its verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Element {
+    pub key: Vec<Value>,
+    pub verdict: Option<Verdict>,
+}
+
+impl Element {
+    pub fn key(key: Vec<Value>) -> Self {
+        Self { key, verdict: None }
+    }
+}
+
+/// For `Part::Connection`, to be joined with `|`.
+pub mod ct_state {
+    pub const INVALID: u32 = 1;
+    pub const ESTABLISHED: u32 = 2;
+    pub const RELATED: u32 = 4;
+    pub const NEW: u32 = 8;
+    pub const UNTRACKED: u32 = 64;
+}
