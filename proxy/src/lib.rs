@@ -1,14 +1,35 @@
 //! The L4 balancer: takes bound sockets and tables of its own types, knows nothing of containers and networks.
-//! Listener -> session -> policy.pick -> connect (retry on the next backend) -> relay -> account; a pure flow table for UDP.
+//!
+//! A connection: listener -> session -> policy.pick -> connect (retry on the next backend) -> relay -> account.
+//! A datagram: udp (batch in) -> flows (pure) -> policy.pick for new flows -> udp (batch out).
+//! A change: `Proxy::apply` -> control (tables, handles) -> each worker's queue -> acknowledged by all.
 
+mod account;
+mod connect;
+mod control;
+mod error;
 mod gate;
+mod kit;
+mod listener;
 mod metrics;
+mod pipe_pool;
 mod policy;
+mod proxy;
+mod proxy_protocol;
+mod relay;
+mod reserve;
+mod session;
 mod snapshot;
+mod spin;
+mod stats;
 mod worker;
 
 pub mod flows;
 pub mod table;
 pub mod udp;
 
+pub use error::Error;
 pub use metrics::{CONNECT_BOUNDS, Counts, Failure};
+pub use proxy::{Config, Proxy};
+pub use stats::{BackendStats, ListenerStats, ServiceStats, Stats};
+pub use worker::Drained;

@@ -34,6 +34,17 @@ impl ServiceHandle {
         }
     }
 
+    /// The same service under another label.
+    pub(crate) fn renamed(&self, service: &Service) -> Self {
+        Self {
+            id: Arc::clone(&self.id),
+            label: Arc::clone(&service.label),
+            meters: Arc::clone(&self.meters),
+            turn: AtomicU64::new(self.turn.load(Ordering::Relaxed)),
+            current: ArcSwap::from_pointee(Pool::new(service, &self.current.load().all)),
+        }
+    }
+
     /// The backends of the moment. Keep the pool while one connection tries them one after another.
     pub(crate) fn pool(&self) -> Arc<Pool> {
         self.current.load_full()
@@ -104,6 +115,11 @@ impl Pool {
             connect_timeout: self.connect_timeout,
             udp_idle: self.udp_idle,
         }
+    }
+
+    /// All backends and how many connections and flows each has.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&BackendId, u32)> {
+        self.all.iter().map(|backend| (&backend.id, backend.load().0))
     }
 
     /// Whether this backend may go on with what it has: it is ready or draining, at the same addresses.

@@ -16,12 +16,16 @@ pub type BackendId = Arc<str>;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Change {
     PutService(Service),
-    DropService { service: ServiceId },
+    DropService {
+        service: ServiceId,
+    },
     /// Makes or replaces a listener. Its sockets arrive beside the change the first time, see [`crate::Proxy::apply`];
     /// replacing keeps the sockets and the open connections.
     PutListener(Listener),
     /// Stops accepting and closes the sockets; open TCP connections go on, UDP flows end.
-    DropListener { listener: ListenerId },
+    DropListener {
+        listener: ListenerId,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -4,12 +4,21 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use netd_sys::poll::{Event, Poller};
+use netd_sys::poll::{Event, Events};
 
+pub(crate) use crate::kit::{Kit, Side, Token};
+
+use crate::gate::Gate;
+use crate::kit::Kind;
+use crate::listener::Doors;
+use crate::session::Sessions;
 use crate::snapshot::{ListenerHandle, ServiceHandle};
-use crate::table::ListenerId;
+use crate::spin::Spin;
+use crate::table::{ListenerId, Protocol};
 
 /// A listening socket as a worker holds it. The control side and, where there are fewer sockets than workers, other
 /// workers hold it too: it must be taken out of the poller before it is let go.
@@ -53,33 +62,233 @@ pub(crate) trait Datagrams {
     fn open(&self) -> usize;
 }
 
-/// What everything on a worker's thread may use.
-pub(crate) struct Kit {
-    pub(crate) poller: Poller,
-    /// When this turn of the loop began.
-    pub(crate) now: Instant,
-    /// Room to read into; nothing stays in it from one call to the next.
-    pub(crate) scratch: Box<[u8]>,
-    random: u64,
+/// What the control side asks of a worker.
+pub(crate) enum Command {
+    /// Steps to take; the answer says that all of them are served, or what could not be.
+    Apply {
+        steps: Vec<Step>,
+        done: Sender<Result<(), Refused>>,
+    },
+    /// Accept no more, finish, cut what is left at the deadline; the answer comes when nothing is open.
+    Drain {
+        deadline: Instant,
+        done: Sender<Drained>,
+    },
+    Stop,
 }
 
-impl Kit {
-    /// A number that nobody outside can foresee well; not for secrets.
-    pub(crate) fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        crate::policy::mix(self.random)
+/// One step of one worker from table to table.
+pub(crate) enum Step {
+    PutListener {
+        handle: Arc<ListenerHandle>,
+        socket: Option<SharedSocket>,
+    },
+    DropListener(ListenerId),
+    /// A service's backends have been published.
+    ServiceChanged(Arc<ServiceHandle>),
+}
+
+/// A listener that a worker could not serve.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) listener: ListenerId,
+    pub(crate) error: io::Error,
+}
+
+/// How a drain went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections and flows that were open when it began and ended by themselves.
+    pub finished: usize,
+    /// Those that were cut at the deadline.
+    pub cut: usize,
+}
+
+pub(crate) struct Worker<D> {
+    pub(crate) kit: Kit,
+    events: Events,
+    commands: Receiver<Command>,
+    doors: Doors,
+    sessions: Sessions,
+    datagrams: D,
+    spin: Spin,
+    draining: Option<Draining>,
+}
+
+struct Draining {
+    deadline: Instant,
+    began_with: usize,
+    done: Sender<Drained>,
+}
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 256;
+
+impl<D: Datagrams> Worker<D> {
+    pub(crate) fn new(
+        kit: Kit,
+        commands: Receiver<Command>,
+        process: Arc<Gate>,
+        spin: Duration,
+        datagrams: D,
+    ) -> Self {
+        Self {
+            kit,
+            events: Events::with_capacity(EVENTS),
+            commands,
+            doors: Doors::new(process),
+            sessions: Sessions::default(),
+            datagrams,
+            spin: Spin::new(spin),
+            draining: None,
+        }
     }
-}
 
-/// Whose descriptor an event is about: four bits of kind, sixty of a number that the kind gives out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Token(u64);
+    /// Serves until it is told to stop, or until the control side is gone.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        loop {
+            self.wait()?;
+            self.kit.now = Instant::now();
+            let mut asked = false;
+            for at in 0..self.events.len() {
+                let Some(event) = self.events.at(at) else { break };
+                asked |= self.handle(event);
+            }
+            self.datagrams.flush(&mut self.kit);
+            self.sessions.go_on(&mut self.kit);
+            let go_on = !asked || self.obey();
+            self.timers();
+            self.finish_drain();
+            if !go_on {
+                self.doors.drop_all(&mut self.kit);
+                self.sessions.cut_all(&mut self.kit);
+                return Ok(());
+            }
+        }
+    }
 
-impl Token {
-    const NUMBER_BITS: u32 = 60;
+    /// Fills `events`: at once while there is work, else after looking for a moment, else after sleeping.
+    fn wait(&mut self) -> io::Result<()> {
+        if self.sessions.has_busy() {
+            return self.kit.poller.wait(&mut self.events, Some(Duration::ZERO));
+        }
+        let began = Instant::now();
+        let timeout = self.deadline().map(|at| at.saturating_duration_since(began));
+        if let Some(budget) = self.spin.before_sleep(self.events.len()) {
+            let until = began + budget.min(timeout.unwrap_or(budget));
+            loop {
+                self.kit.poller.wait(&mut self.events, Some(Duration::ZERO))?;
+                if !self.events.is_empty() {
+                    self.spin.looked(true);
+                    return Ok(());
+                }
+                if Instant::now() >= until {
+                    break;
+                }
+                // Whoever we wait for may want this very CPU.
+                thread::yield_now();
+            }
+            self.spin.looked(false);
+        }
+        let timeout = self.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        self.kit.poller.wait(&mut self.events, timeout)?;
+        if !self.events.is_empty() {
+            self.spin.slept(began.elapsed());
+        }
+        Ok(())
+    }
 
-    /// For the datagram side; `number` is below 2^60 and comes back in [`Datagrams::ready`].
-    pub(crate) fn datagrams(number: u64) -> u64 {
-        (4 << Self::NUMBER_BITS) | (number & ((1 << Self::NUMBER_BITS) - 1))
+    fn deadline(&self) -> Option<Instant> {
+        [self.kit.timers.next(), self.datagrams.deadline()].into_iter().flatten().min()
+    }
+
+    /// True: another thread has asked for something.
+    fn handle(&mut self, event: Event) -> bool {
+        match Token::from(event.token).kind() {
+            Kind::Door(number) => self.doors.ready(&mut self.kit, &mut self.sessions, number),
+            Kind::Session(id, side) => self.sessions.ready(&mut self.kit, id, side, event),
+            Kind::Datagrams(number) => self.datagrams.ready(&mut self.kit, number, event),
+            Kind::Waker => return true,
+            // These are timers, never descriptors.
+            Kind::Descriptors | Kind::Drain => {}
+        }
+        false
+    }
+
+    /// Lets clients in where somebody has left, and does what the control side has asked for; false when it wants us
+    /// to stop, or is gone.
+    fn obey(&mut self) -> bool {
+        self.doors.reopen(&mut self.kit);
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Apply { steps, done }) => {
+                    let outcome = steps.into_iter().try_for_each(|step| self.step(step));
+                    // Who asked may have stopped waiting.
+                    let _ = done.send(outcome);
+                }
+                Ok(Command::Drain { deadline, done }) => self.drain(deadline, done),
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), Refused> {
+        match step {
+            Step::PutListener { handle, socket } => {
+                let listener = Arc::clone(&handle.listener.id);
+                match handle.listener.protocol {
+                    Protocol::Tcp => self.doors.put(&mut self.kit, handle, socket),
+                    Protocol::Udp => self.datagrams.put_listener(&mut self.kit, handle, socket),
+                }
+                .map_err(|error| Refused { listener, error })
+            }
+            Step::DropListener(listener) => {
+                self.doors.drop_listener(&mut self.kit, &listener);
+                self.datagrams.drop_listener(&mut self.kit, &listener);
+                Ok(())
+            }
+            Step::ServiceChanged(service) => {
+                self.datagrams.service_changed(&mut self.kit, &service);
+                Ok(())
+            }
+        }
+    }
+
+    fn timers(&mut self) {
+        while let Some(token) = self.kit.timers.due(self.kit.now) {
+            match token.kind() {
+                Kind::Session(id, _) => self.sessions.timed_out(&mut self.kit, id),
+                Kind::Descriptors => self.doors.look_for_descriptors(&mut self.kit),
+                // Noticed in finish_drain().
+                Kind::Drain | Kind::Waker | Kind::Door(_) | Kind::Datagrams(_) => {}
+            }
+        }
+        if self.datagrams.deadline().is_some_and(|at| at <= self.kit.now) {
+            self.datagrams.tick(&mut self.kit);
+        }
+    }
+
+    fn open(&self) -> usize {
+        self.sessions.len() + self.datagrams.open()
+    }
+
+    fn drain(&mut self, deadline: Instant, done: Sender<Drained>) {
+        self.doors.drop_all(&mut self.kit);
+        self.datagrams.drain(&mut self.kit);
+        self.kit.timers.set(deadline, Token::DRAIN);
+        self.draining = Some(Draining { deadline, began_with: self.open(), done });
+    }
+
+    fn finish_drain(&mut self) {
+        let open = self.open();
+        let Some(draining) = self.draining.take_if(|draining| open == 0 || draining.deadline <= self.kit.now)
+        else {
+            return;
+        };
+        self.kit.timers.cancel(draining.deadline, Token::DRAIN);
+        self.sessions.cut_all(&mut self.kit);
+        let finished = draining.began_with.saturating_sub(open);
+        let _ = draining.done.send(Drained { finished, cut: open });
     }
 }

@@ -9,8 +9,9 @@ pub(crate) struct Maglev {
     places: Box<[u16]>,
 }
 
-/// Primes; the table has at least a hundred places per backend, so that shares are even within one per cent.
-const SIZES: [u32; 6] = [1021, 4093, 16_381, 65_537, 262_139, 1_048_573];
+/// Primes; the table has at least a hundred places per backend, so that shares are even within one per cent. Few sizes,
+/// far apart: a table of another size is another table, and every connection would have another place.
+const SIZES: [u32; 3] = [16_381, 262_139, 1_048_573];
 const PLACES_PER_BACKEND: usize = 100;
 const FREE: u16 = u16::MAX;
 

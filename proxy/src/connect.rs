@@ -1,0 +1,96 @@
+//! Finding a backend that answers: one attempt after another, each with its own time, all before a byte of the client
+//! is read. So a backend that refuses or is silent costs a moment, never the connection.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netd_sys::socket::{self, Connecting};
+
+use crate::account::Account;
+use crate::metrics::Failure;
+use crate::snapshot::{Occupied, Pool};
+use crate::worker::Kit;
+
+/// No connection tries more backends than this...
+const ATTEMPTS: usize = 8;
+/// ...nor begins another attempt after this many times the time of one.
+const PATIENCE: u32 = 3;
+
+/// The search of one connection for a backend.
+#[derive(Debug)]
+pub(crate) struct Search {
+    pool: Arc<Pool>,
+    tried: [u16; ATTEMPTS],
+    attempts: usize,
+    give_up: Instant,
+    last: Failure,
+}
+
+/// One attempt that is on its way or has succeeded.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) stream: TcpStream,
+    pub(crate) backend: Occupied,
+    pub(crate) started: Instant,
+    /// When to stop waiting; `None` when it has succeeded already.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Search {
+    pub(crate) fn new(account: &Account, now: Instant) -> Self {
+        let pool = account.listener.service.pool();
+        let give_up = now + pool.connect_timeout.saturating_mul(PATIENCE).min(A_DAY);
+        Self { pool, tried: [0; ATTEMPTS], attempts: 0, give_up, last: Failure::NoBackend }
+    }
+
+    /// Starts the next attempt, passing over backends that fail at once. An error is the reason of the last one.
+    pub(crate) fn next(&mut self, account: &Account, kit: &mut Kit) -> Result<Attempt, Failure> {
+        while self.attempts < ATTEMPTS {
+            let started = Instant::now();
+            if self.attempts > 0 && started >= self.give_up {
+                break;
+            }
+            let service = &account.listener.service;
+            let tried = &self.tried[..self.attempts];
+            let Some((index, backend)) = service.pick(&self.pool, account.client, tried, kit.random()) else {
+                break;
+            };
+            if self.attempts > 0 {
+                account.retried();
+            }
+            self.tried[self.attempts] = index;
+            self.attempts += 1;
+            let Some(address) = backend.address(account.client.ip(), account.listener.listener.target_port)
+            else {
+                continue;
+            };
+            match kit.reserve.spending(|| socket::connect(address)) {
+                Ok(Connecting { stream, done }) => {
+                    let until = (!done).then(|| started + self.pool.connect_timeout.min(A_DAY));
+                    return Ok(Attempt { stream, backend: backend.occupy(), started, until });
+                }
+                Err(error) => self.failed(&error),
+            }
+        }
+        Err(self.last)
+    }
+
+    /// Remembers why an attempt came to nothing.
+    pub(crate) fn failed(&mut self, error: &io::Error) {
+        self.last = match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Failure::Refused,
+            io::ErrorKind::TimedOut => Failure::Timeout,
+            _ if socket::no_descriptors(error) => Failure::Limit,
+            _ => Failure::Unreachable,
+        };
+    }
+
+    pub(crate) fn timed_out(&mut self) {
+        self.last = Failure::Timeout;
+    }
+}
+
+/// Keeps the sum of now and a configured time representable.
+const A_DAY: Duration = Duration::from_secs(86_400);

@@ -1,0 +1,227 @@
+//! The control side's own tables: what is wanted of each listener and service, and which steps lead the workers there.
+//! A change costs what it changes, however much else there is. Nothing here is seen by the data path but the handles.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use netd_sys::poll::Waker;
+
+use crate::Error;
+use crate::gate::Gate;
+use crate::metrics::Meters;
+use crate::snapshot::{ListenerHandle, ServiceHandle};
+use crate::stats::{BackendStats, ListenerStats, ServiceStats, Stats};
+use crate::table::{Change, Listener, ListenerId, Protocol, Service, ServiceId};
+use crate::worker::{SharedSocket, Step};
+
+/// What is wanted at the moment.
+pub(crate) struct Control {
+    services: HashMap<ServiceId, WantedService>,
+    listeners: HashMap<ListenerId, WantedListener>,
+    wakers: Arc<[Arc<Waker>]>,
+}
+
+struct WantedService {
+    handle: Arc<ServiceHandle>,
+    /// How many listeners lead to it.
+    listeners: usize,
+    /// Dropped, and kept (without backends) only while a listener leads to it.
+    dropped: bool,
+}
+
+struct WantedListener {
+    handle: Arc<ListenerHandle>,
+    sockets: Vec<SharedSocket>,
+}
+
+impl Control {
+    pub(crate) fn new(wakers: Arc<[Arc<Waker>]>) -> Self {
+        Self { services: HashMap::new(), listeners: HashMap::new(), wakers }
+    }
+
+    /// Whether `changes` can be made one after another. Nothing is changed.
+    pub(crate) fn check(
+        &self,
+        changes: &[Change],
+        sockets: &HashMap<ListenerId, Vec<SharedSocket>>,
+    ) -> Result<(), Error> {
+        let mut made: HashMap<&str, bool> = HashMap::new();
+        let mut opened: HashMap<&str, bool> = HashMap::new();
+        for change in changes {
+            match change {
+                Change::PutService(service) => _ = made.insert(&service.id, true),
+                Change::DropService { service } => _ = made.insert(service, false),
+                Change::DropListener { listener } => _ = opened.insert(listener, false),
+                Change::PutListener(listener) => {
+                    let known = self.services.get(&listener.service).is_some_and(|service| !service.dropped);
+                    if !made.get(&*listener.service).copied().unwrap_or(known) {
+                        return Err(Error::UnknownService {
+                            listener: Arc::clone(&listener.id),
+                            service: Arc::clone(&listener.service),
+                        });
+                    }
+                    let open = self.listeners.contains_key(&listener.id);
+                    let open = opened.insert(&listener.id, true).unwrap_or(open);
+                    if !open && sockets.get(&listener.id).is_none_or(Vec::is_empty) {
+                        return Err(Error::NoSocket { listener: Arc::clone(&listener.id) });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a change that was checked, and adds what each worker must do to its steps.
+    pub(crate) fn make(
+        &mut self,
+        change: Change,
+        sockets: &mut HashMap<ListenerId, Vec<SharedSocket>>,
+        steps: &mut [Vec<Step>],
+    ) {
+        match change {
+            Change::PutService(service) => self.put_service(&service, steps),
+            Change::DropService { service } => self.drop_service(&service, steps),
+            Change::PutListener(listener) => {
+                let sockets = sockets.remove(&listener.id).unwrap_or_default();
+                self.put_listener(listener, sockets, steps);
+            }
+            Change::DropListener { listener } => self.drop_listener(&listener, steps),
+        }
+    }
+
+    fn put_service(&mut self, service: &Service, steps: &mut [Vec<Step>]) {
+        match self.services.get_mut(&service.id) {
+            Some(wanted) if wanted.handle.label == service.label => {
+                wanted.dropped = false;
+                wanted.handle.replace(service);
+                announce(&wanted.handle, steps);
+            }
+            Some(wanted) => {
+                // Another name: listeners are led to a new handle, which counts on where the old one is.
+                wanted.dropped = false;
+                let renamed = Arc::new(wanted.handle.renamed(service));
+                wanted.handle = Arc::clone(&renamed);
+                let led: Vec<Listener> = self
+                    .listeners
+                    .values()
+                    .filter(|wanted| wanted.handle.service.id == service.id)
+                    .map(|wanted| wanted.handle.listener.clone())
+                    .collect();
+                led.into_iter().for_each(|listener| self.put_listener(listener, Vec::new(), steps));
+                announce(&renamed, steps);
+            }
+            None => {
+                let handle = Arc::new(ServiceHandle::new(service));
+                let id = Arc::clone(&service.id);
+                self.services.insert(id, WantedService { handle, listeners: 0, dropped: false });
+            }
+        }
+    }
+
+    fn drop_service(&mut self, id: &ServiceId, steps: &mut [Vec<Step>]) {
+        let Some(wanted) = self.services.get_mut(id) else { return };
+        wanted.dropped = true;
+        wanted.handle.empty();
+        announce(&wanted.handle, steps);
+        self.forget_unused(id);
+    }
+
+    fn put_listener(&mut self, listener: Listener, sockets: Vec<SharedSocket>, steps: &mut [Vec<Step>]) {
+        // Checked before: a listener names a service that is there.
+        let Some(service) = self.services.get_mut(&listener.service) else { return };
+        service.listeners += 1;
+        let service = Arc::clone(&service.handle);
+        let id = Arc::clone(&listener.id);
+        if let Some(wanted) = self.listeners.get_mut(&id) {
+            let old = &wanted.handle;
+            old.gate.set_limit(listener.limit);
+            let (meters, gate) = (Arc::clone(&old.meters), Arc::clone(&old.gate));
+            let next = Arc::new(ListenerHandle { listener, service, meters, gate });
+            let old = mem::replace(&mut wanted.handle, Arc::clone(&next));
+            self.unlead(&old.service.id);
+            for steps in steps {
+                steps.push(Step::PutListener { handle: Arc::clone(&next), socket: None });
+            }
+            return;
+        }
+        let gate = Arc::new(Gate::new(listener.limit, Arc::clone(&self.wakers)));
+        let handle = Arc::new(ListenerHandle { listener, service, meters: Arc::<Meters>::default(), gate });
+        let workers = steps.len();
+        for (worker, steps) in steps.iter_mut().enumerate() {
+            let socket = match handle.listener.protocol {
+                Protocol::Tcp => sockets.iter().cycle().nth(worker),
+                Protocol::Udp => sockets.get(turn_of(&id, worker, workers)),
+            };
+            steps.push(Step::PutListener { handle: Arc::clone(&handle), socket: socket.cloned() });
+        }
+        self.listeners.insert(id, WantedListener { handle, sockets });
+    }
+
+    pub(crate) fn drop_listener(&mut self, id: &ListenerId, steps: &mut [Vec<Step>]) {
+        let Some(wanted) = self.listeners.remove(id) else { return };
+        self.unlead(&wanted.handle.service.id);
+        for steps in steps {
+            steps.push(Step::DropListener(Arc::clone(id)));
+        }
+    }
+
+    fn unlead(&mut self, service: &ServiceId) {
+        if let Some(wanted) = self.services.get_mut(service) {
+            wanted.listeners = wanted.listeners.saturating_sub(1);
+        }
+        self.forget_unused(service);
+    }
+
+    fn forget_unused(&mut self, service: &ServiceId) {
+        if self.services.get(service).is_some_and(|wanted| wanted.dropped && wanted.listeners == 0) {
+            self.services.remove(service);
+        }
+    }
+
+    /// Lets go of all listening sockets; what they were is still known.
+    pub(crate) fn close_sockets(&mut self) {
+        self.listeners.values_mut().for_each(|wanted| wanted.sockets.clear());
+    }
+
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = (&ListenerId, &[Arc<OwnedFd>])> {
+        self.listeners.iter().map(|(id, wanted)| (id, &*wanted.sockets))
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let listeners = self.listeners.values().map(|wanted| ListenerStats {
+            listener: Arc::clone(&wanted.handle.listener.id),
+            protocol: wanted.handle.listener.protocol,
+            address: wanted.handle.listener.address,
+            service: Arc::clone(&wanted.handle.service.id),
+            counts: wanted.handle.meters.read(),
+        });
+        let services = self.services.values().map(|wanted| ServiceStats {
+            service: Arc::clone(&wanted.handle.id),
+            label: Arc::clone(&wanted.handle.label),
+            counts: wanted.handle.meters.read(),
+            backends: wanted
+                .handle
+                .pool()
+                .members()
+                .map(|(id, open)| BackendStats { backend: Arc::clone(id), open })
+                .collect(),
+        });
+        Stats { listeners: listeners.collect(), services: services.collect() }
+    }
+}
+
+fn announce(service: &Arc<ServiceHandle>, steps: &mut [Vec<Step>]) {
+    for steps in steps {
+        steps.push(Step::ServiceChanged(Arc::clone(service)));
+    }
+}
+/// Which of a listener's datagram sockets a worker serves. A flow belongs to one worker, so a socket does too; where there
+/// are fewer sockets than workers, listeners are spread over the workers by their names.
+fn turn_of(listener: &ListenerId, worker: usize, workers: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    listener.hash(&mut hasher);
+    (worker + (hasher.finish() % workers as u64) as usize) % workers
+}

@@ -1,0 +1,213 @@
+//! The handle that the control side has: starts the workers, brings changes to all of them, reads the counters, drains.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use netd_sys::poll::Waker;
+
+use crate::Error;
+use crate::control::Control;
+use crate::gate::Gate;
+use crate::kit::{Kit, Token};
+use crate::stats::Stats;
+use crate::table::{Change, ListenerId};
+use crate::udp::Udp;
+use crate::worker::{Command, Drained, Refused, Step, Worker};
+
+/// How the proxy runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Threads, each with an event loop of its own.
+    pub workers: usize,
+    /// How long a lightly loaded worker looks for more before it sleeps. Zero: it never does.
+    pub spin: Duration,
+    /// Open TCP connections and UDP flows of all listeners together. Each needs two descriptors.
+    pub max_connections: u32,
+    /// How long [`Proxy::apply`] waits for the workers.
+    pub patience: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            workers: thread::available_parallelism().map_or(1, usize::from),
+            spin: Duration::from_micros(50),
+            max_connections: 8192,
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The running proxy. Dropping it stops the workers and resets what is open; [`Proxy::drain`] first, to avoid that.
+pub struct Proxy {
+    control: Mutex<Control>,
+    workers: Vec<WorkerLink>,
+    patience: Duration,
+}
+
+struct WorkerLink {
+    commands: SyncSender<Command>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// Commands that may wait at one worker.
+const QUEUE: usize = 16;
+/// Bytes that all pipes together may hold. The kernel lets an unprivileged user have 64 MiB in pipes of full size
+/// (fs.pipe-user-pages-soft); something is left for others of that user.
+const PIPE_MEMORY: usize = 56 << 20;
+
+impl Proxy {
+    pub fn start(config: &Config) -> io::Result<Self> {
+        let count = config.workers.max(1);
+        let kits: Vec<Kit> =
+            (0..count).map(|_| Kit::new(PIPE_MEMORY / count, rand::random())).collect::<io::Result<_>>()?;
+        let wakers: Arc<[Arc<Waker>]> = kits
+            .iter()
+            .map(|kit| Waker::new(&kit.poller, Token::WAKER.into()).map(Arc::new))
+            .collect::<io::Result<_>>()?;
+        let process = Arc::new(Gate::new(config.max_connections, Arc::clone(&wakers)));
+        let flows = (config.max_connections as usize).div_ceil(count);
+        let mut proxy = Self {
+            control: Mutex::new(Control::new(Arc::clone(&wakers))),
+            workers: Vec::with_capacity(count),
+            patience: config.patience,
+        };
+        for (number, (kit, waker)) in kits.into_iter().zip(wakers.iter()).enumerate() {
+            let (commands, received) = mpsc::sync_channel(QUEUE);
+            let worker = Worker::new(kit, received, Arc::clone(&process), config.spin, Udp::new(flows));
+            let thread = thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
+                worker.run().inspect_err(|error| tracing::error!(%error, "proxy worker ended"))
+            })?;
+            proxy.workers.push(WorkerLink { commands, waker: Arc::clone(waker), thread: Some(thread) });
+        }
+        Ok(proxy)
+    }
+
+    /// Makes the changes, in order, and returns when every worker serves them. `sockets` are for listeners that are
+    /// new; each worker takes one of a listener's sockets, so there may be as many as workers, or fewer.
+    ///
+    /// When the changes do not fit together nothing is changed. A listener that a worker could not serve is dropped
+    /// again everywhere, and the error names it; the other changes stand.
+    pub fn apply(&self, changes: Vec<Change>, sockets: Vec<(ListenerId, Vec<OwnedFd>)>) -> Result<(), Error> {
+        let mut sockets = sockets
+            .into_iter()
+            .map(|(listener, sockets)| (listener, sockets.into_iter().map(Arc::new).collect()))
+            .collect();
+        // Held to the end: batches come to all workers in one order.
+        let mut control = self.control();
+        control.check(&changes, &sockets)?;
+        let mut steps = self.no_steps();
+        for change in changes {
+            control.make(change, &mut sockets, &mut steps);
+        }
+        let Err(error) = self.bring(steps) else { return Ok(()) };
+        if let Error::Refused { listener, .. } = &error {
+            let mut steps = self.no_steps();
+            control.drop_listener(listener, &mut steps);
+            self.bring(steps)?;
+        }
+        Err(error)
+    }
+
+    /// Duplicates of all listening sockets, for whoever takes over.
+    pub fn sockets(&self) -> io::Result<Vec<(ListenerId, Vec<OwnedFd>)>> {
+        self.control()
+            .sockets()
+            .map(|(id, sockets)| {
+                let copies = sockets.iter().map(|socket| socket.try_clone()).collect::<io::Result<_>>()?;
+                Ok((Arc::clone(id), copies))
+            })
+            .collect()
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.control().stats()
+    }
+
+    /// Accepts no more, lets what is open finish, and cuts (with a reset) what has not after `patience`.
+    pub fn drain(&self, patience: Duration) -> Drained {
+        let deadline = Instant::now() + patience;
+        self.control().close_sockets();
+        let (done, finished) = mpsc::channel();
+        for worker in &self.workers {
+            // One that does not take it in time has ended, and its connections with it.
+            let _ = worker.send(Command::Drain { deadline, done: done.clone() }, deadline);
+        }
+        drop(done);
+        finished.iter().fold(Drained::default(), |sum, one| Drained {
+            finished: sum.finished + one.finished,
+            cut: sum.cut + one.cut,
+        })
+    }
+
+    fn control(&self) -> MutexGuard<'_, Control> {
+        // A panic in between leaves tables that are whole: they are changed one entry at a time.
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn no_steps(&self) -> Vec<Vec<Step>> {
+        self.workers.iter().map(|_| Vec::new()).collect()
+    }
+
+    /// Has every worker take its steps, and waits for all.
+    fn bring(&self, steps: Vec<Vec<Step>>) -> Result<(), Error> {
+        let deadline = Instant::now() + self.patience;
+        let (done, finished) = mpsc::channel();
+        for (worker, steps) in self.workers.iter().zip(steps) {
+            if !steps.is_empty() {
+                worker.send(Command::Apply { steps, done: done.clone() }, deadline)?;
+            }
+        }
+        drop(done);
+        await_all(&finished, deadline)
+    }
+}
+
+fn await_all(finished: &Receiver<Result<(), Refused>>, deadline: Instant) -> Result<(), Error> {
+    let mut outcome = Ok(());
+    loop {
+        match finished.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Ok(())) => {}
+            Ok(Err(Refused { listener, error })) => {
+                outcome = Err(Error::Refused { listener, source: error });
+            }
+            // All have answered (or ended).
+            Err(RecvTimeoutError::Disconnected) => return outcome,
+            Err(RecvTimeoutError::Timeout) => return Err(Error::Late),
+        }
+    }
+}
+
+impl WorkerLink {
+    fn send(&self, command: Command, deadline: Instant) -> Result<(), Error> {
+        let mut command = command;
+        loop {
+            match self.commands.try_send(command) {
+                Ok(()) => break,
+                Err(TrySendError::Disconnected(_)) => return Err(Error::Ended),
+                Err(TrySendError::Full(_)) if Instant::now() >= deadline => return Err(Error::Late),
+                Err(TrySendError::Full(back)) => command = back,
+            }
+            thread::yield_now();
+        }
+        self.waker.wake();
+        Ok(())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            let _ = worker.send(Command::Stop, Instant::now() + self.patience);
+            if let Some(thread) = worker.thread.take() {
+                // Its error has been logged.
+                let _ = thread.join();
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! One client's connection from accept to close: search a backend, relay both ways, pass ends and resets on, and close
+//! the account. Sessions of a worker live in one slab; an event finds its session by the number in its token, and a
+//! number that was used again is told apart by its generation.
+
+use std::net::TcpStream;
+use std::time::Instant;
+
+use netd_sys::poll::{Event, Interest};
+use netd_sys::socket;
+use slab::Slab;
+
+use crate::account::{Account, Ending};
+use crate::connect::{Attempt, Search};
+use crate::metrics::Failure;
+use crate::proxy_protocol;
+use crate::relay::{Broken, Direction, Leg, Tools};
+use crate::snapshot::Occupied;
+use crate::worker::{Kit, Side, Token};
+
+/// All sessions of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    slab: Slab<Session>,
+    generation: u32,
+    /// Those whose turn ended before their work did.
+    busy: Vec<usize>,
+}
+
+/// No buffers and no pipes while it is idle: ten thousand of these are a few megabytes.
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    client: Leg,
+    /// The attempt's socket while `connecting`, then the backend's.
+    backend: Leg,
+    connecting: Option<Box<Connecting>>,
+    to_backend: Direction,
+    to_client: Direction,
+    account: Account,
+    queued: bool,
+}
+
+#[derive(Debug)]
+struct Connecting {
+    search: Search,
+    backend: Occupied,
+    started: Instant,
+    until: Option<Instant>,
+}
+
+/// A session's place, and which of the sessions that have had that place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+enum Verdict {
+    Wait,
+    GoOn,
+    Over(Ending),
+}
+
+impl Sessions {
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(crate) fn has_busy(&self) -> bool {
+        !self.busy.is_empty()
+    }
+
+    /// Begins with a connection that was just accepted.
+    pub(crate) fn open(&mut self, kit: &mut Kit, client: TcpStream, account: Account) {
+        let mut search = Search::new(&account, Instant::now());
+        let attempt = match search.next(&account, kit) {
+            Ok(attempt) => attempt,
+            Err(failure) => {
+                socket::reset(client);
+                return account.close(Ending::Failed(failure));
+            }
+        };
+        self.generation = self.generation.wrapping_add(1);
+        let entry = self.slab.vacant_entry();
+        let index = entry.key();
+        let id = SessionId { index: index as u32, generation: self.generation & SessionId::GENERATIONS };
+        let session = entry.insert(Session::new(id, client, search, attempt, account));
+        let verdict = session.attempt(kit);
+        self.settle(kit, index, verdict);
+    }
+
+    pub(crate) fn ready(&mut self, kit: &mut Kit, id: SessionId, side: Side, event: Event) {
+        let Some(session) = self.at(id) else { return };
+        match side {
+            Side::Client => session.client.learn(event),
+            Side::Backend => session.backend.learn(event),
+        }
+        let verdict = if session.connecting.is_some() {
+            session.connect_ended(kit)
+        } else {
+            session.relay_or_break(kit, side, event)
+        };
+        self.settle(kit, id.index as usize, verdict);
+    }
+
+    /// The time of a session's attempt is over.
+    pub(crate) fn timed_out(&mut self, kit: &mut Kit, id: SessionId) {
+        let Some(session) = self.at(id) else { return };
+        let verdict = session.attempt_timed_out(kit);
+        self.settle(kit, id.index as usize, verdict);
+    }
+
+    /// Gives another turn to all that wanted one.
+    pub(crate) fn go_on(&mut self, kit: &mut Kit) {
+        for index in std::mem::take(&mut self.busy) {
+            let Some(session) = self.slab.get_mut(index).filter(|session| session.queued) else { continue };
+            session.queued = false;
+            let verdict = session.relay(kit);
+            self.settle(kit, index, verdict);
+        }
+    }
+
+    /// Resets all connections that are left; how many.
+    pub(crate) fn cut_all(&mut self, kit: &mut Kit) -> usize {
+        let sessions = std::mem::take(&mut self.slab);
+        let cut = sessions.len();
+        sessions.into_iter().for_each(|(_, session)| session.end(kit, Ending::Cut));
+        cut
+    }
+
+    fn at(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.slab.get_mut(id.index as usize).filter(|session| session.id == id)
+    }
+
+    fn settle(&mut self, kit: &mut Kit, index: usize, verdict: Verdict) {
+        match verdict {
+            Verdict::Wait => {}
+            Verdict::GoOn => {
+                if let Some(session) = self.slab.get_mut(index).filter(|session| !session.queued) {
+                    session.queued = true;
+                    self.busy.push(index);
+                }
+            }
+            Verdict::Over(ending) => self.slab.remove(index).end(kit, ending),
+        }
+    }
+}
+
+impl SessionId {
+    /// Generations fit the token beside an index.
+    pub(crate) const GENERATIONS: u32 = (1 << 27) - 1;
+}
+
+impl Session {
+    fn new(id: SessionId, client: TcpStream, search: Search, attempt: Attempt, account: Account) -> Self {
+        let Attempt { stream, backend, started, until } = attempt;
+        Self {
+            id,
+            client: Leg::unknown(client),
+            backend: Leg::silent(stream),
+            connecting: Some(Box::new(Connecting { search, backend, started, until })),
+            to_backend: Direction::default(),
+            to_client: Direction::default(),
+            account,
+            queued: false,
+        }
+    }
+
+    /// Waits for the attempt that was just started, or goes on when it has succeeded at once.
+    fn attempt(&mut self, kit: &mut Kit) -> Verdict {
+        let token = Token::session(self.id, Side::Backend);
+        if kit.poller.add(&self.backend.stream, token.into(), Interest::STREAM).is_err() {
+            return Verdict::Over(Ending::Failed(Failure::Limit));
+        }
+        match self.connecting.as_ref().and_then(|connecting| connecting.until) {
+            Some(until) => {
+                kit.timers.set(until, token);
+                Verdict::Wait
+            }
+            None => self.connected(kit),
+        }
+    }
+
+    fn connect_ended(&mut self, kit: &mut Kit) -> Verdict {
+        let outcome = self.backend.stream.take_error();
+        let Some(connecting) = &mut self.connecting else { return Verdict::Wait };
+        if let Some(until) = connecting.until {
+            kit.timers.cancel(until, Token::session(self.id, Side::Backend));
+        }
+        match outcome {
+            Ok(None) => self.connected(kit),
+            Ok(Some(error)) | Err(error) => {
+                connecting.search.failed(&error);
+                self.next_attempt(kit)
+            }
+        }
+    }
+
+    fn attempt_timed_out(&mut self, kit: &mut Kit) -> Verdict {
+        match &mut self.connecting {
+            None => Verdict::Wait,
+            Some(connecting) => {
+                connecting.search.timed_out();
+                self.next_attempt(kit)
+            }
+        }
+    }
+
+    fn next_attempt(&mut self, kit: &mut Kit) -> Verdict {
+        let Some(connecting) = &mut self.connecting else { return Verdict::Wait };
+        match connecting.search.next(&self.account, kit) {
+            Err(failure) => Verdict::Over(Ending::Failed(failure)),
+            Ok(attempt) => {
+                // Dropping the old socket closes it and takes it out of the poller.
+                self.backend = Leg::silent(attempt.stream);
+                connecting.backend = attempt.backend;
+                connecting.started = attempt.started;
+                connecting.until = attempt.until;
+                self.attempt(kit)
+            }
+        }
+    }
+
+    fn connected(&mut self, kit: &mut Kit) -> Verdict {
+        let Some(connecting) = self.connecting.take() else { return Verdict::Wait };
+        self.account.connected(connecting.backend, connecting.started.elapsed());
+        if let Some(version) = self.account.listener.listener.proxy_protocol {
+            // What the client reached; of an unconnected socket (its client has gone) what the listener is bound to.
+            let bound = self.account.listener.listener.address;
+            let local = self.client.stream.local_addr().unwrap_or(bound);
+            let header = proxy_protocol::header(version, self.account.client, local);
+            self.to_backend = Direction::beginning_with(header);
+        }
+        // Only now: before there is a backend, nothing that the client does matters.
+        let token = Token::session(self.id, Side::Client);
+        match kit.poller.add(&self.client.stream, token.into(), Interest::STREAM) {
+            Ok(()) => self.relay(kit),
+            Err(_) => Verdict::Over(Ending::Failed(Failure::Limit)),
+        }
+    }
+
+    fn relay_or_break(&mut self, kit: &mut Kit, side: Side, event: Event) -> Verdict {
+        match (self.relay(kit), side) {
+            // The connection is broken, and what could be saved has been moved.
+            (Verdict::Wait, Side::Client) if event.failed() => Verdict::Over(Ending::ResetByClient),
+            (Verdict::Wait, Side::Backend) if event.failed() => Verdict::Over(Ending::ResetByBackend),
+            (verdict, _) => verdict,
+        }
+    }
+
+    fn relay(&mut self, kit: &mut Kit) -> Verdict {
+        let mut tools = Tools { scratch: &mut kit.scratch, pipes: &mut kit.pipes };
+        // Both in any case: an answer is still delivered when its backend does not take the rest of the question.
+        let up = self.to_backend.pump(&mut self.client, &mut self.backend, &mut tools);
+        let down = self.to_client.pump(&mut self.backend, &mut self.client, &mut tools);
+        self.account.moved(self.to_backend.moved, self.to_client.moved);
+        match (up, down) {
+            (Err(Broken::Source), _) | (_, Err(Broken::Sink)) => Verdict::Over(Ending::ResetByClient),
+            (Err(Broken::Sink), _) | (_, Err(Broken::Source)) => Verdict::Over(Ending::ResetByBackend),
+            (Ok(_), Ok(_)) if self.to_backend.is_finished() && self.to_client.is_finished() => {
+                Verdict::Over(Ending::Closed)
+            }
+            (Ok(up), Ok(down)) if up || down => Verdict::GoOn,
+            (Ok(_), Ok(_)) => Verdict::Wait,
+        }
+    }
+
+    fn end(self, kit: &mut Kit, ending: Ending) {
+        if let Some(until) = self.connecting.and_then(|connecting| connecting.until) {
+            kit.timers.cancel(until, Token::session(self.id, Side::Backend));
+        }
+        self.to_backend.release(&mut kit.pipes);
+        self.to_client.release(&mut kit.pipes);
+        if ending != Ending::Closed {
+            socket::reset(self.client.stream);
+            socket::reset(self.backend.stream);
+        }
+        self.account.close(ending);
+    }
+}
