@@ -7,9 +7,9 @@ set -euo pipefail
 # Command, and the Debian package that has it.
 build="cargo: cc:gcc"
 lab="ip:iproute2 nft:nftables unshare:util-linux setpriv:util-linux ping:iputils-ping python3:python3-minimal
-     curl:curl dig:bind9-dnsutils redis-server:redis-server redis-cli:redis-tools"
-test="$lab nginx:nginx-light nc:netcat-openbsd tcpdump:tcpdump dnsmasq:dnsmasq-base ss:iproute2 ps:procps"
-bench="$test iperf3:iperf3 wrk:wrk dnsperf:dnsperf haproxy:haproxy"
+     curl:curl dig:bind9-dnsutils redis-server:redis-server redis-cli:redis-tools dnsmasq:dnsmasq-base"
+test="$lab nc:netcat-openbsd tcpdump:tcpdump ss:iproute2 ps:procps"
+bench="$test nginx:nginx-light iperf3:iperf3 wrk:wrk dnsperf:dnsperf haproxy:haproxy"
 lint="$build"
 
 case "${1:-}" in

@@ -40,7 +40,7 @@ where
 pub fn shut_in(body: impl FnOnce(&Lab) -> Result<()>) -> Result<i32> {
     if inside() {
         let lab = Lab::new()?;
-        let done = body(&lab);
+        let done = body(&lab).and_then(|()| lab.finish());
         if done.is_err() {
             eprintln!("{}", lab.picture());
         }
