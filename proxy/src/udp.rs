@@ -172,8 +172,8 @@ impl Datagrams for Udp {
 
     fn ready(&mut self, kit: &mut Kit, number: u64, _event: Event) {
         match Number::from(number) {
-            Number::Lane(lane) => self.from_clients(kit, lane),
-            Number::Flow(flow) => self.from_backend(kit, flow),
+            Number::Lane(lane) => self.receive(kit, lane),
+            Number::Flow(flow) => self.gather(kit, flow),
         }
     }
 

@@ -15,7 +15,7 @@ use super::{Dropped, Udp};
 const ROUNDS: usize = 4;
 
 impl Udp {
-    pub(super) fn from_clients(&mut self, kit: &mut Kit, lane: LaneId) {
+    pub(super) fn receive(&mut self, kit: &mut Kit, lane: LaneId) {
         for _ in 0..ROUNDS {
             let Some(entry) = self.lane(lane) else { return };
             if !Arc::ptr_eq(&entry.pool, &entry.handle.service.pool()) {

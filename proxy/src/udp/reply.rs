@@ -39,7 +39,7 @@ impl Replies {
 
 impl Udp {
     /// Takes what a flow's backend has sent, as far as the batch has room; the event comes again for the rest.
-    pub(super) fn from_backend(&mut self, kit: &mut Kit, id: FlowId) {
+    pub(super) fn gather(&mut self, kit: &mut Kit, id: FlowId) {
         let Some(flow) = self.table.flow(id) else { return };
         let count = match self.replies.batch.recv_more(flow.upstream.socket()) {
             Ok(count) => count,

@@ -1,0 +1,138 @@
+//! A flow follows its backend at once.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use netd_proxy::Failure;
+
+use crate::rig::{Echo, Rig, Setup, ask, ask_until_answered, eventually, in_namespace};
+
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn a_backend_that_starts_late_answers_the_next_datagram() {
+    in_namespace(|| {
+        let address = nobody();
+        let rig = Rig::new(Setup::default(), &[address]);
+        let client = rig.local_client();
+        for lost in 1..=2 {
+            client.send(b"lost").unwrap();
+            eventually("the refusal is counted", || rig.counts().failed(Failure::Refused) >= lost);
+        }
+        let _echo = Echo::at(&address.to_string(), "");
+        assert_eq!(ask(&client, b"third"), b"third");
+        assert_eq!(rig.counts().accepted, 1, "all in one flow");
+    });
+}
+
+#[test]
+fn a_restarted_backend_goes_on_with_the_flow() {
+    in_namespace(|| {
+        let echo = Echo::new();
+        let address = echo.address;
+        let rig = Rig::new(Setup::default(), &[address]);
+        let client = rig.local_client();
+        assert_eq!(ask(&client, b"before"), b"before");
+        drop(echo);
+        client.send(b"while it is away").unwrap();
+        eventually("the refusal is counted", || rig.counts().failed(Failure::Refused) == 1);
+        let _echo = Echo::at(&address.to_string(), "");
+        assert_eq!(ask(&client, b"after"), b"after");
+        assert_eq!(rig.counts().accepted, 1);
+    });
+}
+
+#[test]
+fn a_dead_backend_hands_its_flows_to_a_living_one() {
+    in_namespace(|| {
+        let echo = Echo::named("b:");
+        let rig = Rig::new(Setup::default(), &[nobody(), echo.address]);
+        for _ in 0..10 {
+            let client = rig.local_client();
+            let began = Instant::now();
+            assert_eq!(ask_until_answered(&client, b"x"), b"b:x");
+            assert!(began.elapsed() < Duration::from_secs(2));
+            assert_eq!(ask(&client, b"y"), b"b:y", "and it stays there");
+        }
+        assert_eq!(rig.counts().accepted, 10);
+        assert!(rig.counts().retries >= 1);
+    });
+}
+
+#[test]
+fn a_removed_backend_gets_no_further_datagram() {
+    in_namespace(|| {
+        let (first, second) = (Echo::named("a:"), Echo::named("b:"));
+        let rig = Rig::new(Setup::default(), &[first.address]);
+        let clients = (0..20).map(|_| rig.local_client()).collect::<Vec<_>>();
+        for client in &clients {
+            assert_eq!(ask(client, b"x"), b"a:x");
+        }
+        rig.set_backends(&[second.address]);
+        assert_eq!(rig.counts().open, 0, "the flows ended with the change, not with the next datagram");
+        for client in &clients {
+            assert_eq!(ask(client, b"y"), b"b:y");
+        }
+        rig.set_backends(&[first.address, second.address]);
+        for client in &clients {
+            assert_eq!(ask(client, b"z"), b"b:z", "a backend that comes moves nobody");
+        }
+        assert_eq!(rig.counts().accepted, 40);
+    });
+}
+
+#[test]
+fn without_a_backend_datagrams_are_counted_and_the_next_backend_serves() {
+    in_namespace(|| {
+        let rig = Rig::new(Setup::default(), &[]);
+        let client = rig.local_client();
+        client.send(b"x").unwrap();
+        eventually("the drop is counted", || {
+            rig.counts().datagrams.dropped(netd_proxy::udp::Dropped::NoBackend) == 1
+        });
+        let echo = Echo::new();
+        rig.set_backends(&[echo.address]);
+        assert_eq!(ask(&client, b"y"), b"y");
+    });
+}
+
+#[test]
+fn a_dropped_listener_leaves_no_flow_and_no_port() {
+    in_namespace(|| {
+        let echo = Echo::new();
+        let rig = Rig::new(Setup::default(), &[echo.address]);
+        let client = rig.local_client();
+        assert_eq!(ask(&client, b"x"), b"x");
+        rig.drop_listener();
+        assert!(rig.proxy.stats().listeners.is_empty());
+        assert_eq!(rig.proxy.stats().services[0].backends[0].open, 0);
+        client.send(b"y").unwrap();
+        let refused = client.recv(&mut [0; 8]).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        UdpSocket::bind(rig.address).expect("the port is free again");
+    });
+}
+
+#[test]
+fn draining_lets_the_last_answers_through() {
+    in_namespace(|| {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let rig = Rig::new(Setup::default(), &[server.local_addr().unwrap()]);
+        let client = rig.local_client();
+        client.send(b"question").unwrap();
+        let (_, from) = server.recv_from(&mut [0; 16]).unwrap();
+        std::thread::scope(|scope| {
+            let drain = scope.spawn(|| rig.proxy.drain(Duration::from_secs(30)));
+            let mut buffer = [0; 16];
+            // Answers find their way until the flow has been silent for a while.
+            server.send_to(b"answer", from).unwrap();
+            let len = client.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..len], b"answer");
+            assert_eq!(drain.join().unwrap(), netd_proxy::Drained { finished: 1, cut: 0 });
+        });
+    });
+}

@@ -1,0 +1,74 @@
+//! Floods stay within what the listener may have, and do not push out who is being served.
+
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use netd_proxy::udp::Dropped;
+use netd_sys::datagram::SendBatch;
+
+use crate::rig::{Echo, Rig, Setup, ask, eventually, in_namespace};
+
+#[test]
+fn a_flood_of_sources_stays_within_the_limit() {
+    in_namespace(|| {
+        const LIMIT: u32 = 64;
+        let echo = Echo::new();
+        let rig = Rig::new(Setup { limit: LIMIT, ..Setup::default() }, &[echo.address]);
+        let served = rig.local_client();
+        assert_eq!(ask(&served, b"x"), b"x");
+        let flood = (0..1000).map(|_| rig.local_client()).collect::<Vec<_>>();
+        for client in &flood {
+            client.send(b"flood").unwrap();
+        }
+        eventually("all are handled", || {
+            let counts = rig.counts();
+            counts.datagrams.to_backend + counts.datagrams.dropped(Dropped::Limit) == 1001
+        });
+        assert!(rig.counts().open <= u64::from(LIMIT));
+        assert!(rig.counts().datagrams.dropped(Dropped::Limit) >= 1000 - u64::from(LIMIT));
+        assert_eq!(ask(&served, b"y"), b"y", "who was there first is still served");
+    });
+}
+
+#[test]
+fn quiet_flows_make_place_for_new_ones() {
+    in_namespace(|| {
+        // The server answers nobody: its flows may be given up after a second.
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let setup = Setup { limit: 4, workers: 1, sockets: 1, ..Setup::default() };
+        let rig = Rig::new(setup, &[server.local_addr().unwrap()]);
+        let quiet = (0..4).map(|_| rig.local_client()).collect::<Vec<_>>();
+        quiet.iter().for_each(|client| _ = client.send(b"once").unwrap());
+        eventually("the listener is full", || rig.counts().open == 4);
+        let newcomer = rig.local_client();
+        eventually("the newcomer gets a place", || {
+            newcomer.send(b"again").unwrap();
+            rig.counts().accepted == 5
+        });
+        assert_eq!((rig.counts().open, rig.counts().datagrams.evicted), (4, 1));
+    });
+}
+
+#[test]
+fn a_flood_of_datagrams_is_survived_and_counted_or_dropped_by_the_kernel() {
+    in_namespace(|| {
+        let echo = Echo::new();
+        let rig = Rig::new(Setup::default(), &[echo.address]);
+        let flood = rig.local_client();
+        let bytes = vec![1; 60_000];
+        let mut batch = SendBatch::new(64);
+        for _ in 0..200 {
+            let mut out = batch.begin();
+            while out.push(None, None, None, &bytes, 0) {}
+            out.send(flood.as_fd());
+        }
+        let client = rig.local_client();
+        client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        // Its datagrams wait behind the flood's, or get lost in it; then it is served.
+        eventually("another client is served", || {
+            client.send(b"x").unwrap();
+            client.recv(&mut [0; 8]).is_ok()
+        });
+    });
+}
