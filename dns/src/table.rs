@@ -19,15 +19,27 @@ pub type ViewId = Arc<str>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Makes or replaces what `name` leads to in `zone`; makes the zone if it is new.
-    PutName { zone: ZoneId, name: Name },
-    DropName { zone: ZoneId, name: Arc<str> },
+    PutName {
+        zone: ZoneId,
+        name: Name,
+    },
+    DropName {
+        zone: ZoneId,
+        name: Arc<str>,
+    },
     /// Removes the zone with all its names.
-    DropZone { zone: ZoneId },
+    DropZone {
+        zone: ZoneId,
+    },
     /// Makes or replaces a view. Its sockets arrive beside the change, see [`crate::Server::apply`].
     PutView(View),
-    DropView { view: ViewId },
+    DropView {
+        view: ViewId,
+    },
     /// The servers of the views that say [`Forward::Host`].
-    PutHostServers { servers: Vec<SocketAddr> },
+    PutHostServers {
+        servers: Vec<SocketAddr>,
+    },
 }
 
 /// A name and its addresses. Names are held in lower case, relative, without the trailing dot; they may contain dots.

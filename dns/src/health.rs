@@ -1,0 +1,163 @@
+//! What is remembered about one upstream server: how fast it is, whether it answers at all, whether it takes EDNS.
+//! Pure; time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// Misses in a row, with no answer in between, before a server is asked last.
+const PATIENCE: u32 = 3;
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Servers whose answers differ by less are as good as each other: the order they were listed in decides.
+const NOTICEABLE_MILLIS: u128 = 128;
+
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    smoothed: Option<Duration>,
+    answered_at: Option<Instant>,
+    misses: u32,
+    /// While this is set the server is asked last; once it is past, a copy of some question probes it.
+    pause_until: Option<Instant>,
+    pauses: u32,
+    /// It refused EDNS, or was silent only towards questions with it.
+    plain: bool,
+}
+
+/// How good a choice a server is; the least is the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    paused: bool,
+    slowness: u128,
+}
+
+impl Health {
+    pub(crate) fn answered(&mut self, after: Duration, now: Instant) {
+        self.smoothed = Some(self.smoothed.map_or(after, |before| (before * 7 + after) / 8));
+        self.answered_at = Some(now);
+        self.misses = 0;
+        self.pause_until = None;
+        self.pauses = 0;
+    }
+
+    /// The time after which another server would have been asked has passed without an answer.
+    pub(crate) fn missed(&mut self, now: Instant) {
+        self.misses = self.misses.saturating_add(1);
+        let lately = self.answered_at.is_some_and(|at| now.saturating_duration_since(at) < FIRST_PAUSE);
+        if self.misses >= PATIENCE && !lately {
+            self.pause(now);
+        }
+    }
+
+    /// The kernel says that nobody is there.
+    pub(crate) fn refused(&mut self, now: Instant) {
+        self.misses = self.misses.saturating_add(PATIENCE);
+        self.pause(now);
+    }
+
+    pub(crate) fn refuses_edns(&mut self) {
+        self.plain = true;
+    }
+
+    pub(crate) fn takes_edns(&self) -> bool {
+        !self.plain
+    }
+
+    pub(crate) fn rank(&self) -> Rank {
+        let slowness = self.smoothed.map_or(0, |smoothed| smoothed.as_millis() / NOTICEABLE_MILLIS);
+        Rank { paused: self.pause_until.is_some(), slowness }
+    }
+
+    /// Whether it is time to see if a paused server is back. Saying yes starts the next pause.
+    pub(crate) fn probe_due(&mut self, now: Instant) -> bool {
+        let due = self.pause_until.is_some_and(|until| until <= now);
+        if due {
+            self.pause(now);
+        }
+        due
+    }
+
+    /// How long to wait for this server before another is asked as well.
+    pub(crate) fn hedge_after(&self) -> Duration {
+        let usual = self.smoothed.map_or(Duration::from_millis(200), |smoothed| smoothed * 3);
+        usual.clamp(Duration::from_millis(150), Duration::from_millis(400))
+    }
+
+    fn pause(&mut self, now: Instant) {
+        // Ten thousand questions that time out together are one reason to pause, not ten thousand.
+        if self.pause_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(5)).min(LONGEST_PAUSE);
+        self.pauses = self.pauses.saturating_add(1);
+        self.pause_until = Some(now + pause);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_silent_server_is_asked_last_until_it_answers() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        let fresh = health.rank();
+        for _ in 0..PATIENCE {
+            assert_eq!(health.rank(), fresh);
+            health.missed(now);
+        }
+        assert!(health.rank() > fresh);
+        health.answered(Duration::from_millis(1), now);
+        assert_eq!(health.rank(), fresh);
+    }
+
+    #[test]
+    fn a_paused_server_is_probed_ever_more_rarely() {
+        let (mut health, mut now) = (Health::default(), Instant::now());
+        health.refused(now);
+        let mut gaps = Vec::new();
+        for _ in 0..7 {
+            let before = now;
+            while !health.probe_due(now) {
+                now += SECOND / 2;
+            }
+            gaps.push((now - before).as_secs());
+        }
+        assert_eq!(gaps, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn a_slow_server_that_still_answers_is_not_paused() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        health.answered(Duration::from_millis(900), now);
+        for _ in 0..100 {
+            health.missed(now + SECOND / 2);
+        }
+        assert!(!health.rank().paused);
+        health.missed(now + SECOND);
+        assert!(health.rank().paused);
+    }
+
+    #[test]
+    fn the_listed_order_decides_unless_the_difference_is_felt() {
+        let (mut near, mut far, now) = (Health::default(), Health::default(), Instant::now());
+        near.answered(Duration::from_millis(2), now);
+        far.answered(Duration::from_millis(100), now);
+        assert_eq!(near.rank(), far.rank());
+        far.answered(Duration::from_secs(2), now);
+        assert!(near.rank() < far.rank());
+    }
+
+    #[test]
+    fn the_wait_for_a_server_is_bounded_both_ways() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        health.answered(Duration::from_micros(50), now);
+        assert_eq!(health.hedge_after(), Duration::from_millis(150));
+        for _ in 0..50 {
+            health.answered(Duration::from_secs(2), now);
+        }
+        assert_eq!(health.hedge_after(), Duration::from_millis(400));
+    }
+}

@@ -1,0 +1,133 @@
+//! The receive loop of one UDP socket: a batch in, the answers out, nothing allocated. After traffic it looks again for a
+//! short while before it sleeps, because waking up costs more than answering; only while that has been paying.
+
+use std::cell::Cell;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use netd_sys::datagram::{RecvBatch, SendBatch};
+use tokio::task::yield_now;
+
+use crate::readable::Readable;
+use crate::resolver::{Handled, Origin, OriginWay, Resolver, ViewState};
+
+/// Datagrams in a batch.
+const BATCH: usize = 64;
+
+/// No sensible query is longer.
+const MOST_QUERY: usize = 4096;
+
+/// The memory of all receive loops: only one of them runs at a time.
+pub(crate) struct UdpBuffers {
+    queries: RecvBatch,
+    answers: Vec<u8>,
+    places: Vec<(usize, Range<usize>)>,
+    outgoing: SendBatch,
+}
+
+impl UdpBuffers {
+    pub(crate) fn new() -> Self {
+        Self {
+            queries: RecvBatch::new(BATCH, MOST_QUERY),
+            answers: Vec::with_capacity(BATCH * 512),
+            places: Vec::with_capacity(BATCH),
+            outgoing: SendBatch::new(BATCH),
+        }
+    }
+}
+
+/// Whether looking again after traffic has been paying, over all sockets.
+#[derive(Default)]
+pub(crate) struct SpinCredit {
+    credit: Cell<u32>,
+    refused: Cell<u32>,
+}
+
+impl SpinCredit {
+    const MOST: u32 = 16;
+
+    /// With the credit gone, one try in sixteen goes to see whether the traffic has changed.
+    fn allows(&self) -> bool {
+        if self.credit.get() > 0 {
+            return true;
+        }
+        self.refused.set((self.refused.get() + 1) % Self::MOST);
+        self.refused.get() == 1
+    }
+
+    fn paid(&self) {
+        self.credit.set((self.credit.get() + 1).min(Self::MOST));
+    }
+
+    fn wasted(&self) {
+        self.credit.update(|credit| credit.saturating_sub(1));
+    }
+}
+
+/// Serves `port` until the task is aborted.
+pub(crate) async fn serve(resolver: Rc<Resolver>, view: Rc<ViewState>, port: Rc<Readable>) {
+    while let Ok(mut ready) = port.ready().await {
+        // Someone else may have emptied the socket; nothing came in, so nothing is likely to follow.
+        let mut busy_until = None;
+        loop {
+            match serve_batch(&resolver, &view, &port) {
+                Ok(()) => {
+                    if busy_until.is_some() {
+                        resolver.spin.paid();
+                    }
+                    busy_until = None;
+                    yield_now().await;
+                    if !resolver.config.spin.is_zero() && resolver.spin.allows() {
+                        busy_until = Some(Instant::now() + resolver.config.spin);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let Some(until) = busy_until else { break };
+                    if Instant::now() >= until {
+                        resolver.spin.wasted();
+                        break;
+                    }
+                    // First the other processes of this resolver, of which one may be the client; then our other sockets.
+                    std::thread::yield_now();
+                    yield_now().await;
+                }
+                // What the kernel reports here is about one earlier answer that could not be delivered.
+                Err(_) => yield_now().await,
+            }
+        }
+        ready.clear_ready();
+    }
+}
+
+fn serve_batch(resolver: &Rc<Resolver>, view: &Rc<ViewState>, port: &Rc<Readable>) -> io::Result<()> {
+    let UdpBuffers { queries, answers, places, outgoing } = &mut *resolver.udp.borrow_mut();
+    queries.recv(port.as_fd())?;
+    let start = Instant::now();
+    answers.clear();
+    places.clear();
+    for (index, datagram) in queries.iter().enumerate() {
+        let Some(to) = datagram.source else { continue };
+        let before = answers.len();
+        let way = OriginWay::Datagram { port, to, from: datagram.local };
+        let origin = Origin { view, way };
+        if resolver.handle(datagram.payload, &origin, start, answers) == Handled::Answered {
+            places.push((index, before..answers.len()));
+        }
+    }
+    let mut batch = outgoing.begin();
+    for (index, place) in places.iter() {
+        let query = queries.datagram(*index);
+        // The batch has room for as many as can be received at once.
+        let pushed = batch.push(query.source, query.local, None, &answers[place.clone()], 0);
+        debug_assert!(pushed, "an answer for each query fits");
+    }
+    // What finds the buffer full is lost like any datagram; its client asks again.
+    batch.send(port.as_fd());
+    if !places.is_empty() {
+        resolver.metrics.took(start.elapsed(), places.len() as u64);
+    }
+    Ok(())
+}
