@@ -8,6 +8,7 @@
 mod confine;
 mod frame;
 mod known;
+mod ledger;
 mod link;
 mod outbox;
 mod plane;

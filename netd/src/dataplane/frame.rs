@@ -104,9 +104,13 @@ pub(crate) enum Reply {
         revision: u64,
         error: Option<String>,
     },
+    /// A part of the figures that were asked for; after the last one comes [`Reply::StatsEnd`].
     Stats {
         id: u64,
-        stats: Box<Stats>,
+        part: Box<Stats>,
+    },
+    StatsEnd {
+        id: u64,
     },
     /// The DNS server has used up a view's upstream sockets of this kind.
     NeedSockets {

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use netd_dns::table::{Change as Dns, ViewId, ZoneId};
-use netd_proxy::table::{Change as Proxy, ListenerId, ServiceId};
+use netd_proxy::table::{Change as Proxy, Listener, ListenerId, ServiceId};
 
 use crate::tables::Change;
 
@@ -39,6 +39,18 @@ impl Known {
             .map(|(zone, name)| Change::Dns(Dns::DropName { zone, name }));
         let zones = missing(&self.zones, &wanted.zones).map(|zone| Change::Dns(Dns::DropZone { zone }));
         listeners.chain(services).chain(views).chain(names).chain(zones).collect()
+    }
+
+    /// What keeps `listener` from being served after the changes noted so far.
+    pub(crate) fn lack(&self, listener: &Listener, has_socket: bool) -> Option<String> {
+        if !self.services.contains(&listener.service) {
+            return Some(format!(
+                "listener {} leads to service {}, which is not there",
+                listener.id, listener.service
+            ));
+        }
+        let is_open = has_socket || self.listeners.contains(&listener.id);
+        (!is_open).then(|| format!("listener {} is new and came without a socket", listener.id))
     }
 
     fn note_dns(&mut self, change: &Dns) {

@@ -20,7 +20,7 @@ use super::stats::Stats;
 use crate::tables::Change;
 
 /// How long a data plane takes for one batch at most; past it, it is stuck and is replaced.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// The same for a batch that holds everything.
 const PATIENCE_FULL: Duration = Duration::from_secs(20);
 /// Pause before trying again when the kernel will carry no more descriptors.
@@ -64,9 +64,12 @@ struct Shared {
     outbox: Outbox,
     /// Batches that have not been acknowledged, oldest first, and when that is overdue.
     unserved: Mutex<VecDeque<(u64, Instant)>>,
-    asked: Mutex<HashMap<u64, oneshot::Sender<Stats>>>,
+    /// Who asked for figures, and the parts that have come.
+    asked: Mutex<HashMap<u64, Asked>>,
     next: AtomicU64,
 }
+
+type Asked = (oneshot::Sender<Stats>, Option<Stats>);
 
 impl Session {
     /// Sends a batch on the caller's own thread, or queues it; never blocks.
@@ -108,8 +111,8 @@ impl Session {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
         // Who has gone away in the meantime is forgotten, so the map stays as small as its users are many.
-        asked.retain(|_, waiting| !waiting.is_closed());
-        asked.insert(id, answer);
+        asked.retain(|_, (waiting, _)| !waiting.is_closed());
+        asked.insert(id, (answer, None));
         drop(asked);
         self.tell(&Request::Stats { id });
         receiver
@@ -128,10 +131,19 @@ impl Session {
         }
     }
 
-    pub(super) fn note_stats(&self, id: u64, stats: Stats) {
+    pub(super) fn note_stats(&self, id: u64, part: Stats) {
+        let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        match asked.get_mut(&id) {
+            Some((_, Some(stats))) => stats.join(part),
+            Some((_, none)) => *none = Some(part),
+            None => {}
+        }
+    }
+
+    pub(super) fn note_stats_end(&self, id: u64) {
         let waiting = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        if let Some(waiting) = waiting {
-            let _ = waiting.send(stats);
+        if let Some((waiting, stats)) = waiting {
+            let _ = waiting.send(stats.unwrap_or_default());
         }
     }
 

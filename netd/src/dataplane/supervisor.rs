@@ -393,7 +393,8 @@ impl Supervisor {
                 });
                 self.retire();
             }
-            Reply::Stats { id, stats } => session.note_stats(id, *stats),
+            Reply::Stats { id, part } => session.note_stats(id, *part),
+            Reply::StatsEnd { id } => session.note_stats_end(id),
             Reply::NeedSockets { key, used } => {
                 (self.events)(Event::NeedSockets { session: session.clone(), key, used });
             }

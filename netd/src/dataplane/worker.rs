@@ -59,6 +59,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut signals = SigSet::empty();
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
     signals.thread_block().context("cannot block signals")?;
+    // What `ps` and `top` show of it; started from /proc/self/exe, it would be called `exe`.
+    nix::sys::prctl::set_name(c"netd-dataplane").context("cannot name the process")?;
     telemetry::start(&options.log, options.log_format)?;
     let build = build();
     // Who may connect besides root: whoever started this process.

@@ -23,7 +23,7 @@ fn proxy() -> impl Strategy<Value = Change> {
         id.clone().prop_map(|service| Change::Proxy(Proxy::DropService { service })),
         id.clone().prop_map(|listener| Change::Proxy(Proxy::DropListener { listener })),
         id.prop_map(|id| {
-            Change::Proxy(Proxy::PutListener(netd_proxy::table::Listener {
+            Change::Proxy(Proxy::PutListener(Listener {
                 service: Arc::clone(&id),
                 id,
                 protocol: netd_proxy::table::Protocol::Tcp,

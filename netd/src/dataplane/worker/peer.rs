@@ -1,6 +1,7 @@
 //! One control plane's connection, as the data plane sees it: greeting, inventory, batches.
 
 use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,7 +95,7 @@ impl Peer {
     fn take(
         &mut self,
         request: Request,
-        fds: Vec<std::os::fd::OwnedFd>,
+        fds: Vec<OwnedFd>,
         plane: &mut Plane,
         build: &str,
     ) -> Result<Order, PeerError> {
@@ -121,13 +122,17 @@ impl Peer {
             },
             Request::Commit { revision } => self.commit(revision, plane)?,
             Request::Stats { id } => {
-                let stats = Box::new(plane.stats());
-                self.reply(&Reply::Stats { id, stats })?;
+                let mut packer = Packer::default();
+                for part in plane.stats() {
+                    packer.push(&Reply::Stats { id, part: Box::new(part) })?;
+                }
+                packer.push(&Reply::StatsEnd { id })?;
+                self.outbox.send(packer.finish());
             }
             Request::LogFilter { filter } => match crate::telemetry::set_filter(&filter) {
                 Ok(()) => tracing::info!(filter, "changed what is logged"),
                 Err(error) => {
-                    tracing::warn!(filter, error = %format_args!("{error:#}"), "cannot change what is logged")
+                    tracing::warn!(filter, error = %format_args!("{error:#}"), "cannot change what is logged");
                 }
             },
             Request::Drain { milliseconds } => return Ok(Order::Drain(Duration::from_millis(milliseconds))),
@@ -167,16 +172,8 @@ impl Peer {
             return Err(PeerError::Order("the end of another batch"));
         }
         let outbox = Arc::clone(&self.outbox);
-        plane.apply(revision, full, changes, sockets, move |error| {
-            send(&outbox, &Reply::Applied { revision, error });
-        });
-        Ok(())
-    }
-
-    fn reply(&self, reply: &Reply) -> Result<(), PeerError> {
-        let mut packer = Packer::default();
-        packer.push(reply)?;
-        self.outbox.send(packer.finish());
+        let served = move |error| send(&outbox, &Reply::Applied { revision, error });
+        plane.apply(revision, full, changes, sockets, Box::new(served));
         Ok(())
     }
 }

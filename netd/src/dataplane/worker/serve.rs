@@ -20,6 +20,8 @@ use super::peer::{Order, Peer};
 
 /// How often a draining process looks whether its last connection has ended.
 const LOOK: Duration = Duration::from_millis(50);
+/// What the servers may take to end what is cut when the time of a drain is over.
+const GRACE: Duration = Duration::from_secs(1);
 /// Pause before more descriptors are sent, when the kernel has too many of ours under way.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -93,7 +95,7 @@ impl Worker {
     }
 
     fn is_over(&self) -> bool {
-        self.end.is_some_and(|end| end <= Instant::now() || self.plane.is_idle())
+        self.end.is_some_and(|end| end <= Instant::now() || self.plane.is_drained())
     }
 
     fn wait(&mut self) -> Result<Ready> {
@@ -109,7 +111,6 @@ impl Worker {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
         ];
-        // poll takes no notice of what is not there; the places of the others stay the same.
         let listener =
             self.listener.as_ref().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN));
         let peer = self.peer.as_ref().map(|peer| PollFd::new(peer.connection().as_fd(), wanted));
@@ -145,9 +146,12 @@ impl Worker {
     fn start_draining(&mut self, limit: Duration) {
         tracing::info!(?limit, "draining: no new connections");
         self.listener = None;
-        let end = Instant::now() + limit;
+        let end = Instant::now() + limit + GRACE;
         self.end = Some(self.end.map_or(end, |before| before.min(end)));
-        self.plane.drain();
+        if let Err(error) = self.plane.drain(limit) {
+            tracing::error!(error = %format_args!("{error:#}"), "cannot drain: ending at once");
+            self.end = Some(Instant::now());
+        }
     }
 
     fn accept(&mut self) {
