@@ -1,0 +1,210 @@
+//! `netd sandbox`: create, ls, inspect, rm, run.
+
+mod attach;
+mod child;
+mod create;
+mod table;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use netd_api::client::blocking::Client;
+use netd_api::network::ListParams;
+use netd_api::sandbox::{self, RemoveParams, Sandbox, SandboxParams};
+use netd_api::value::Reference;
+use netd_api::{Filter, Nothing};
+
+use super::output::{self, Format, print, print_json, print_line, print_one};
+use super::{each, usage};
+use create::CreateArgs;
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    Create(Box<CreateOnlyArgs>),
+    Ls(LsArgs),
+    Inspect(InspectArgs),
+    Rm(RmArgs),
+    Run(Box<RunArgs>),
+}
+
+/// Create a sandbox; prints its id
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  netd sandbox create web -p 8080:80
+  netd sandbox create web --network app --alias search --ip 10.7.0.9
+  netd sandbox create web --network app --network name=db,alias=front
+  netd sandbox create side --network container:web          shares web's namespace
+  netd sandbox create given --netns /proc/4711/ns/net       a namespace that somebody else made
+
+The namespace has a name, so `ip netns exec NAME` works too; `netd exec` adds resolv.conf and hosts.")]
+pub(super) struct CreateOnlyArgs {
+    #[command(flatten)]
+    create: CreateArgs,
+}
+
+/// Create a sandbox, run a command in it, remove it when the command ends
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  netd sandbox run web -p 8080:80 -- python3 -m http.server 80
+  netd sandbox run probe --network app -- curl -s http://web/
+
+The exit code is the command's; 128 + N if the signal N ended it. SIGINT, SIGTERM, SIGHUP and SIGQUIT reach
+the command.")]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    create: CreateArgs,
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// List sandboxes
+#[derive(Args, Debug)]
+#[command(
+    visible_alias = "list",
+    after_help = "\
+Examples:
+  netd sandbox ls
+  netd sandbox ls -q --filter network=app
+  netd sandbox ls --format json
+
+Filters: id, label, label!, name, network. Values of one key are alternatives, keys must all hold."
+)]
+pub(super) struct LsArgs {
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Whole ids
+    #[arg(long)]
+    no_trunc: bool,
+    #[arg(short, long, value_name = "K=V")]
+    filter: Vec<Filter>,
+}
+
+/// Show sandboxes with their networks and ports
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  netd sandbox inspect web
+  netd sandbox inspect web --format table")]
+pub(super) struct InspectArgs {
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<Reference>,
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    format: Format,
+}
+
+/// Remove sandboxes with their ports and names
+#[derive(Args, Debug)]
+#[command(
+    visible_alias = "remove",
+    after_help = "\
+Examples:
+  netd sandbox rm web
+  netd sandbox rm -f $(netd sandbox ls -q)"
+)]
+pub(super) struct RmArgs {
+    /// Also one that others share; one that is not there is no failure
+    #[arg(short, long)]
+    force: bool,
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<Reference>,
+}
+
+pub(super) fn run(client: &Client, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Create(args) => match make(client, args.create)? {
+            Ok(sandbox) => print_line(&sandbox.id).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+            Err(code) => Ok(code),
+        },
+        Command::Ls(args) => list(client, args),
+        Command::Inspect(args) => inspect(client, &args),
+        Command::Rm(args) => remove(client, &args),
+        Command::Run(args) => run_inside(client, *args),
+    }
+}
+
+/// The inner failure is one of usage, told already.
+fn make(client: &Client, args: CreateArgs) -> Result<Result<Sandbox, ExitCode>> {
+    let deed = format!("create the sandbox {}", args.name);
+    let request = match args.request() {
+        Ok(request) => request,
+        Err(error) => return Ok(Err(usage(&format!("{deed}: {error:#}"))?)),
+    };
+    let sandbox = client.call::<sandbox::Create>(&Nothing {}, &request).context(deed)?;
+    for warning in &sandbox.warnings {
+        eprintln!("netd: warning: {}", output::one_line(warning));
+    }
+    Ok(Ok(sandbox))
+}
+
+fn run_inside(client: &Client, args: RunArgs) -> Result<ExitCode> {
+    // Before the sandbox is made: from here on a signal does not end this process and leave the sandbox behind.
+    let mut signals = child::Signals::catch()?;
+    let sandbox = match make(client, args.create)? {
+        Ok(sandbox) => sandbox,
+        Err(code) => return Ok(code),
+    };
+    let id: Reference = sandbox.id.parse().context("read the new sandbox's id")?;
+    let ended = child::run(&mut signals, client.socket(), &id, &args.command);
+    let removed = client
+        .call::<sandbox::Remove>(&RemoveParams { name: id, force: true }, &Nothing {})
+        .with_context(|| format!("remove the sandbox {}", sandbox.name));
+    match (ended, removed) {
+        (Ok(code), Ok(_)) => Ok(code),
+        (Err(error), Ok(_)) => Err(error),
+        (Ok(code), Err(error)) => {
+            output::complain(&error);
+            Ok(if code == ExitCode::SUCCESS { ExitCode::FAILURE } else { code })
+        }
+        (Err(first), Err(second)) => {
+            output::complain(&second);
+            Err(first)
+        }
+    }
+}
+
+fn list(client: &Client, args: LsArgs) -> Result<ExitCode> {
+    let params = ListParams { filter: args.filter };
+    let sandboxes = client.call::<sandbox::List>(&params, &Nothing {}).context("list sandboxes")?;
+    let id = |sandbox: &Sandbox| if args.no_trunc { sandbox.id.clone() } else { output::short(&sandbox.id) };
+    if args.quiet {
+        print(&sandboxes.iter().map(|sandbox| id(sandbox) + "\n").collect::<String>())?;
+    } else if args.format == Format::Json {
+        print_json(&sandboxes)?;
+    } else {
+        print(&table::render(&sandboxes, id, SystemTime::now()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inspect(client: &Client, args: &InspectArgs) -> Result<ExitCode> {
+    let mut found = Vec::new();
+    let code = each(&args.names, |name| {
+        let params = SandboxParams { name: name.clone() };
+        let shown = client.call::<sandbox::Inspect>(&params, &Nothing {});
+        found.push(shown.with_context(|| format!("inspect the sandbox {name}"))?);
+        Ok(())
+    })?;
+    match args.format {
+        Format::Json => print_json(&found)?,
+        Format::Table => found.iter().try_for_each(|sandbox| print_one(sandbox, Format::Table))?,
+    }
+    Ok(code)
+}
+
+fn remove(client: &Client, args: &RmArgs) -> Result<ExitCode> {
+    each(&args.names, |name| {
+        let params = RemoveParams { name: name.clone(), force: args.force };
+        client
+            .call::<sandbox::Remove>(&params, &Nothing {})
+            .with_context(|| format!("remove the sandbox {name}"))?;
+        Ok(print_line(name)?)
+    })
+}

@@ -1,0 +1,115 @@
+//! Arguments become requests, or usage errors.
+
+use clap::CommandFactory as _;
+use clap::error::ErrorKind;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(["netd"].into_iter().chain(line.split_whitespace()))
+}
+
+#[test]
+fn the_commands_do_not_contradict_themselves() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_of_the_contract_is_taken() {
+    let lines = [
+        "run --config f --name n --state-dir s --run-dir r --netns-dir d --socket x --store redb",
+        "run --metrics-addr 127.0.0.1:9300 --log-format json",
+        "down --purge",
+        "status --format json",
+        "doctor",
+        "network create app -d bridge --subnet 10.0.0.0/24 --subnet fd00::/64 --gateway 10.0.0.1 --ipv6 --internal",
+        "network create app --ip-range 10.0.0.0/28 --aux-address a=10.0.0.9 --label k=v -o mtu=1400 --opt icc=false",
+        "network ls -q --filter name=x --format table --no-trunc",
+        "network inspect a b --format json",
+        "network rm a b",
+        "network prune -f",
+        "network connect --ip 10.0.0.2 --ip6 fd00::2 --alias a --alias b app web",
+        "network disconnect app web",
+        "sandbox create web --network app --network host --alias a --ip 10.0.0.2 --ip6 fd00::2",
+        "sandbox create web --mac 02:00:00:00:00:01 --hostname h -p 8080:80 --publish 53:53/udp -P",
+        "sandbox create web --expose 80 --expose 90-99/udp --publish-all --dns 9.9.9.9 --dns-search lan",
+        "sandbox create web --dns-option ndots:2 --add-host a:10.0.0.1 --link db:sql --label a=b --netns /x",
+        "sandbox ls",
+        "sandbox inspect web",
+        "sandbox rm -f a b",
+        "sandbox run web -p 8080:80 -- python3 -m http.server 80",
+        "exec web -- ls -l",
+        "exec web ls -l",
+        "port web 80/tcp",
+        "port web",
+        "publish web 8080:80",
+        "unpublish web 8080:80",
+        "events --since 10m --filter type=network --format json",
+        "dns dump web",
+        "dns dump",
+        "log info,access=off",
+        "completion bash",
+        "dataplane",
+    ];
+    for line in lines {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
+fn the_socket_is_named_before_or_behind_the_command() {
+    for line in ["--socket /x status", "status --socket /x", "run --socket /x", "--socket /x run"] {
+        assert_eq!(parse(line).unwrap().socket, Some("/x".into()), "{line}");
+    }
+}
+
+#[test]
+fn the_data_plane_has_a_socket_of_its_own() {
+    let Command::Dataplane(options) = parse("dataplane --socket /x").unwrap().command else {
+        panic!("another command")
+    };
+    assert_eq!(options.socket, Some("/x".into()));
+}
+
+#[test]
+fn the_command_to_run_keeps_its_flags() {
+    let Command::Exec(_) = parse("exec web -- ls --help").unwrap().command else { panic!("another command") };
+    assert_eq!(
+        parse("sandbox run web ls").unwrap_err().kind(),
+        ErrorKind::UnknownArgument,
+        "a command stands behind --"
+    );
+    assert_eq!(parse("sandbox run web").unwrap_err().kind(), ErrorKind::MissingRequiredArgument);
+}
+
+#[test]
+fn wrong_values_are_usage_errors_that_say_what_is_right() {
+    let lines = [
+        ("sandbox create a/b", "'/' may not be in it"),
+        ("sandbox create web -p 8080:0", "use 1 to 65535"),
+        ("sandbox create web --mac 01:00:00:00:00:00", "group address"),
+        ("network create n --subnet 10.0.0.1/24", "write 10.0.0.0/24"),
+        ("network create n -d overlay", "bridge only"),
+        ("sandbox create web --network name=a,colour=red", "use name, alias, ip, ip6 and mac"),
+        ("publish web 9090-9089:80", "write 9089-9090"),
+        ("network ls --filter x", "KEY=VALUE"),
+    ];
+    for (line, remedy) in lines {
+        let error = parse(line).unwrap_err();
+        assert!(error.use_stderr() && error.to_string().contains(remedy), "{line}: {error}");
+    }
+}
+
+#[test]
+fn every_command_has_examples() {
+    fn leaves(command: &clap::Command, path: &str) {
+        let path = format!("{path} {}", command.get_name());
+        if command.has_subcommands() {
+            command.get_subcommands().filter(|sub| !sub.is_hide_set()).for_each(|sub| leaves(sub, &path));
+        } else if command.get_name() != "help" {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example") && help.contains(path.trim()), "{path}: no example");
+        }
+    }
+    leaves(&Cli::command(), "");
+}
