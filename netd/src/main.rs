@@ -3,7 +3,7 @@
 mod firewall;
 mod ipam;
 mod model;
-mod names;
+mod hosts;
 mod ports;
 mod resolvconf;
 mod store;

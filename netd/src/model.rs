@@ -175,6 +175,12 @@ pub(crate) struct Model {
     pub sandboxes: BTreeMap<Id, Arc<Sandbox>>,
 }
 
+impl Sandbox {
+    pub(crate) fn has_v6(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.v6.is_some())
+    }
+}
+
 impl Endpoint {
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let v4 = self.v4.map(|(address, _)| IpAddr::V4(address));

@@ -20,13 +20,6 @@ pub(crate) struct Owner {
     pub name: Arc<str>,
 }
 
-/// What a sandbox takes, and later gives back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Claim {
-    pub owner: Owner,
-    pub publish: Publish,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("host port {port} is published already by sandbox {} ({held})", owner.name)]
 pub(crate) struct Clash {
@@ -52,7 +45,7 @@ impl Ports {
         sandboxes.sort_by_key(|sandbox| sandbox.created);
         for sandbox in sandboxes {
             for publish in &sandbox.publishes {
-                ports.insert(&Claim { owner: sandbox.into(), publish: publish.clone() });
+                ports.insert(&sandbox.into(), publish);
             }
         }
         ports
@@ -92,32 +85,29 @@ impl Ports {
 
     /// Takes every port on every address, or none. What the same sandbox holds already clashes too: a port leads to
     /// one place.
-    pub(crate) fn claim(&mut self, claim: &Claim) -> Result<(), Clash> {
-        let Publish { protocol, addresses, first, count, .. } = &claim.publish;
+    pub(crate) fn claim(&mut self, owner: &Owner, publish: &Publish) -> Result<(), Clash> {
+        let Publish { protocol, addresses, first, count, .. } = publish;
         if let Some(clash) = self.first_clash(*protocol, addresses, *first, *count) {
             return Err(clash);
         }
-        self.insert(claim);
+        self.insert(owner, publish);
         Ok(())
     }
 
-    /// Gives back what of the claim that owner holds.
-    pub(crate) fn release(&mut self, claim: &Claim) {
-        let Claim { owner, publish } = claim;
+    /// Gives back what of the publish that sandbox holds.
+    pub(crate) fn release(&mut self, sandbox: &str, publish: &Publish) {
         for (port, _) in publish.pairs() {
             let key = (publish.protocol, port);
             let Some(holders) = self.held.get_mut(&key) else { continue };
-            holders.retain(|(address, held)| {
-                held.sandbox != owner.sandbox || !publish.addresses.contains(address)
-            });
+            holders
+                .retain(|(address, held)| &*held.sandbox != sandbox || !publish.addresses.contains(address));
             if holders.is_empty() {
                 self.held.remove(&key);
             }
         }
     }
 
-    fn insert(&mut self, claim: &Claim) {
-        let Claim { owner, publish } = claim;
+    fn insert(&mut self, owner: &Owner, publish: &Publish) {
         for (port, _) in publish.pairs() {
             let holders = self.held.entry((publish.protocol, port)).or_default();
             holders.extend(publish.addresses.iter().map(|&address| (address, owner.clone())));

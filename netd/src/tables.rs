@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use netd_dns::table::View;
-use netd_proxy::table::Listener;
+use netd_proxy::table::{Listener, ListenerId};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{self, Id, Model, Network, Sandbox};
@@ -72,11 +72,6 @@ impl Projection {
             difference.put(Part::of(sandbox, &self.model));
         }
         difference.into_changes(&self.names)
-    }
-
-    /// The sandboxes that have a link to this one: its address may stand in their hosts files.
-    pub(crate) fn linkers(&self, sandbox: &str) -> impl Iterator<Item = &Id> {
-        self.linkers.get(sandbox).into_iter().flatten()
     }
 
     fn network(&mut self, id: &Id, after: Option<Arc<Network>>) -> Vec<Change> {
@@ -154,9 +149,9 @@ impl Projection {
 }
 
 /// What is served for one sandbox: the listeners and the view that sockets are needed for.
-pub(crate) fn served(sandbox: &Sandbox, model: &Model) -> (Option<View>, Vec<Listener>) {
+pub(crate) fn served(sandbox: &Sandbox, model: &Model) -> (Option<View>, BTreeMap<ListenerId, Listener>) {
     let part = Part::of(sandbox, model);
-    (part.view, part.listeners.into_values().collect())
+    (part.view, part.listeners)
 }
 
 fn forget(index: &mut BTreeMap<Id, BTreeSet<Id>>, key: &Id, sandbox: &Id) {

@@ -83,6 +83,12 @@ pub(crate) fn endpoint(network: &Id, addresses: &[(IpAddr, u8)]) -> Endpoint {
     }
 }
 
+pub(crate) fn endpoint_at(network: &str, addresses: &[&str]) -> Endpoint {
+    let addresses: Vec<(IpAddr, u8)> =
+        addresses.iter().map(|address| (address.parse().expect("an address"), 24)).collect();
+    endpoint(&network.into(), &addresses)
+}
+
 pub(crate) fn publish(protocol: Protocol, address: &str, first: u16, target: u16, count: u16) -> Publish {
     let addresses = vec![address.parse().expect("an address")];
     Publish { protocol, addresses, first, target, count, ephemeral: false }

@@ -12,10 +12,6 @@ fn owner(name: &str) -> Owner {
     Owner { sandbox: format!("id-{name}").into(), name: name.into() }
 }
 
-fn by(name: &str, publish: Publish) -> Claim {
-    Claim { owner: owner(name), publish }
-}
-
 fn publish(protocol: Protocol, addresses: &[&str], first: u16, count: u16) -> Publish {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
     Publish { protocol, addresses, first, target: 80, count, ephemeral: false }
@@ -26,8 +22,8 @@ const ANY: [&str; 2] = ["0.0.0.0", "::"];
 #[test]
 fn a_clash_names_the_owner_and_what_it_holds() {
     let mut ports = Ports::default();
-    ports.claim(&by("web", publish(Protocol::Tcp, &ANY, 8080, 1))).unwrap();
-    let clash = ports.claim(&by("shop", publish(Protocol::Tcp, &ANY, 8079, 3))).unwrap_err();
+    ports.claim(&owner("web"), &publish(Protocol::Tcp, &ANY, 8080, 1)).unwrap();
+    let clash = ports.claim(&owner("shop"), &publish(Protocol::Tcp, &ANY, 8079, 3)).unwrap_err();
     assert_eq!(clash.to_string(), "host port 8080 is published already by sandbox web (tcp/0.0.0.0:8080)");
     assert_eq!(clash.owner, owner("web"));
 }
@@ -45,8 +41,8 @@ fn the_unspecified_address_clashes_with_every_other_of_its_family_in_both_orders
         ("::", "127.0.0.1", false),
     ] {
         let mut ports = Ports::default();
-        ports.claim(&by("a", publish(Protocol::Udp, &[first], 53, 1))).unwrap();
-        let result = ports.claim(&by("b", publish(Protocol::Udp, &[second], 53, 1)));
+        ports.claim(&owner("a"), &publish(Protocol::Udp, &[first], 53, 1)).unwrap();
+        let result = ports.claim(&owner("b"), &publish(Protocol::Udp, &[second], 53, 1));
         assert_eq!(result.is_err(), clash, "{first} then {second}");
     }
 }
@@ -54,8 +50,8 @@ fn the_unspecified_address_clashes_with_every_other_of_its_family_in_both_orders
 #[test]
 fn tcp_and_udp_are_apart() {
     let mut ports = Ports::default();
-    ports.claim(&by("a", publish(Protocol::Tcp, &ANY, 8000, 81))).unwrap();
-    ports.claim(&by("b", publish(Protocol::Udp, &ANY, 8000, 81))).unwrap();
+    ports.claim(&owner("a"), &publish(Protocol::Tcp, &ANY, 8000, 81)).unwrap();
+    ports.claim(&owner("b"), &publish(Protocol::Udp, &ANY, 8000, 81)).unwrap();
 }
 
 #[test]
@@ -66,10 +62,10 @@ fn a_range_gives_its_first_free_port_until_it_is_full() {
         let free = ports.free(Protocol::Tcp, &addresses, 9090..=9092, 1).next();
         assert_eq!(free, wanted);
         if let Some(port) = free {
-            ports.claim(&by(name, publish(Protocol::Tcp, &ANY, port, 1))).unwrap();
+            ports.claim(&owner(name), &publish(Protocol::Tcp, &ANY, port, 1)).unwrap();
         }
     }
-    ports.release(&by("b", publish(Protocol::Tcp, &ANY, 9091, 1)));
+    ports.release("id-b", &publish(Protocol::Tcp, &ANY, 9091, 1));
     assert_eq!(ports.free(Protocol::Tcp, &addresses, 9090..=9092, 1).next(), Some(9091));
 }
 
@@ -84,7 +80,7 @@ fn a_run_of_ports_fits_into_the_range_up_to_the_last_port() {
 #[test]
 fn one_number_serves_both_families() {
     let mut ports = Ports::default();
-    ports.claim(&by("a", publish(Protocol::Tcp, &["::1"], 9090, 1))).unwrap();
+    ports.claim(&owner("a"), &publish(Protocol::Tcp, &["::1"], 9090, 1)).unwrap();
     let any = publish(Protocol::Tcp, &ANY, 0, 1).addresses;
     assert_eq!(ports.free(Protocol::Tcp, &any, 9090..=9092, 1).next(), Some(9091));
 }
@@ -96,15 +92,15 @@ fn ephemeral_ports_walk_forward_and_come_round() {
     let take = |ports: &mut Ports| {
         let port = ports.ephemeral(Protocol::Tcp, &any, 1).next().unwrap();
         let taken = Publish { ephemeral: true, ..publish(Protocol::Tcp, &ANY, port, 1) };
-        ports.claim(&by("a", taken.clone())).unwrap();
+        ports.claim(&owner("a"), &taken).unwrap();
         taken
     };
     assert_eq!(take(&mut ports).first, 49152);
     let second = take(&mut ports);
-    ports.release(&by("a", second));
+    ports.release("id-a", &second);
     assert_eq!(take(&mut ports).first, 49154, "the port just given up rests");
     let last = Publish { ephemeral: true, ..publish(Protocol::Tcp, &ANY, 65_535, 1) };
-    ports.claim(&by("a", last)).unwrap();
+    ports.claim(&owner("a"), &last).unwrap();
     assert_eq!(take(&mut ports).first, 49153);
     let all: Vec<u16> = ports.ephemeral(Protocol::Tcp, &any, 1).collect();
     assert_eq!(all.len(), usize::from(65_535 - 49_152_u16) + 1 - 4, "every free one once");
@@ -115,12 +111,12 @@ fn ephemeral_ports_walk_forward_and_come_round() {
 fn only_the_owner_gives_a_port_back() {
     let mut ports = Ports::default();
     let taken = publish(Protocol::Tcp, &ANY, 80, 1);
-    ports.claim(&by("a", taken.clone())).unwrap();
-    ports.release(&by("b", taken.clone()));
-    assert!(ports.claim(&by("b", taken.clone())).is_err());
-    ports.release(&by("a", taken.clone()));
-    ports.release(&by("a", taken.clone()));
-    ports.claim(&by("b", taken)).unwrap();
+    ports.claim(&owner("a"), &taken).unwrap();
+    ports.release("id-b", &taken);
+    assert!(ports.claim(&owner("b"), &taken).is_err());
+    ports.release("id-a", &taken);
+    ports.release("id-a", &taken);
+    ports.claim(&owner("b"), &taken).unwrap();
 }
 
 #[test]
@@ -133,7 +129,7 @@ fn the_table_is_rebuilt_from_the_records() {
     let mut model = Model::default();
     model.sandboxes.insert(Arc::clone(&sandbox.id), Arc::new(sandbox));
     let mut ports = Ports::rebuild(&model);
-    let clash = ports.claim(&by("b", publish(Protocol::Tcp, &["::1"], 8081, 1))).unwrap_err();
+    let clash = ports.claim(&owner("b"), &publish(Protocol::Tcp, &["::1"], 8081, 1)).unwrap_err();
     assert_eq!(&*clash.owner.name, "web");
     let any = publish(Protocol::Tcp, &ANY, 0, 1).addresses;
     assert_eq!(ports.ephemeral(Protocol::Tcp, &any, 1).next(), Some(50_001));
@@ -151,14 +147,14 @@ proptest! {
             let wanted = publish(Protocol::Tcp, ADDRESSES[addresses], first, count);
             if release && !held.is_empty() {
                 let gone = held.swap_remove(usize::from(first) % held.len());
-                ports.release(&by("a", gone.clone()));
+                ports.release("id-a", &gone);
                 continue;
             }
             let overlaps = held.iter().any(|other| {
                 let ports = wanted.pairs().any(|(port, _)| other.pairs().any(|(held, _)| held == port));
                 ports && wanted.addresses.iter().any(|&new| other.addresses.iter().any(|&old| clashes(new, old)))
             });
-            prop_assert_eq!(ports.claim(&by("a", wanted.clone())).is_err(), overlaps, "{:?} on {:?}", wanted, held);
+            prop_assert_eq!(ports.claim(&owner("a"), &wanted).is_err(), overlaps, "{:?} on {:?}", wanted, held);
             if !overlaps {
                 held.push(wanted);
             }

@@ -121,10 +121,8 @@ fn attached(name: &str, network: &str, addresses: &[&str], names: &[&str]) -> Sa
 }
 
 fn endpoint(network: &str, addresses: &[&str], names: &[&str]) -> Endpoint {
-    let addresses: Vec<(IpAddr, u8)> =
-        addresses.iter().map(|address| (address.parse().unwrap(), 24)).collect();
     let names = names.iter().map(|&name| name.into()).collect();
-    Endpoint { names, ..testing::endpoint(&network.into(), &addresses) }
+    Endpoint { names, ..testing::endpoint_at(network, addresses) }
 }
 
 #[test]
