@@ -1,5 +1,6 @@
 //! A machine of the lab: a named network namespace with one link, `eth0`, to the switch.
 
+use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,8 @@ impl Host {
         let place =
             Place::new(name, Some(&PathBuf::from("/run/netns").join(name)), Arc::clone(&router.transcript));
         router.run_with("ip -batch -", outside.as_bytes(), SETUP)?.success()?;
+        // Duplicate address detection would keep the link's own address changing for a second or two.
+        place.enter(|| fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0"))??;
         place.run_with("ip -batch -", inside.as_bytes(), SETUP)?.success()?;
         Ok(Self { place, v4, v6, daemons: Arc::default() })
     }

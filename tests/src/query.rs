@@ -101,6 +101,7 @@ pub struct Answers {
 impl Loop {
     pub fn start(place: &Place, name: &str) -> Result<Self> {
         let resolver = Resolver::new(place)?;
+        resolver.0.set_read_timeout(Some(SILENCE))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, name) = (Arc::clone(&stop), name.to_owned());
         let thread = std::thread::spawn(move || {
@@ -123,3 +124,6 @@ impl Loop {
         self.thread.join().map_err(|_| anyhow!("the DNS loop panicked"))?
     }
 }
+
+/// How long the loop waits for a name that is known on the spot.
+const SILENCE: Duration = Duration::from_secs(2);

@@ -41,14 +41,21 @@ impl Snapshot {
     pub fn compare(&self, host: &Place, dir: &Path) -> Result<()> {
         eventually(Duration::from_secs(5), "the host is as it was before", || {
             same(&self.0, &Self::take(host)?.0)?;
-            let left: Vec<_> = files(dir)
-                .into_iter()
-                .filter(|path| !path.ends_with("netd.log") && !path.ends_with("netd.toml"))
-                .collect();
+            let left = left_in(dir);
             ensure!(left.is_empty(), "left behind: {left:?}");
             Ok(())
         })
     }
+
+    /// Whether there is a difference at this moment.
+    pub fn differs(&self, host: &Place, dir: &Path) -> Result<bool> {
+        Ok(self.0 != Self::take(host)?.0 || !left_in(dir).is_empty())
+    }
+}
+
+fn left_in(dir: &Path) -> Vec<String> {
+    let kept = |path: &String| ["netd.log", "netd.toml"].iter().any(|name| path.ends_with(name));
+    files(dir).into_iter().filter(|path| !kept(path)).collect()
 }
 
 /// The machine the tests run on, as far as a lab that leaks could change it.

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
-use netd_tests::{Place, scenario, traffic};
+use anyhow::{Context, Result, ensure};
+use netd_tests::capture::Capture;
+use netd_tests::snapshot::Snapshot;
+use netd_tests::{Place, query, scenario, traffic};
 
 #[test]
 fn two_hosts_reach_each_other_and_the_router() {
@@ -33,5 +35,55 @@ fn a_lab_sees_no_link_of_the_machine_and_no_other_process() {
         let processes = lab.router.sh("ps ax -o comm=")?.stdout;
         ensure!(processes.lines().count() <= 3, "{processes}");
         Ok(())
+    });
+}
+
+#[test]
+fn what_is_left_behind_is_noticed() {
+    scenario(|lab| {
+        let host = lab.host("n1")?;
+        let nowhere = std::path::Path::new("/run/lab/nowhere");
+        for (leave, remove) in [
+            ("ip link add left type bridge", "ip link del left"),
+            ("ip addr add 10.9.9.9/32 dev lo", "ip addr del 10.9.9.9/32 dev lo"),
+            ("ip route add 10.8.0.0/16 dev eth0", "ip route del 10.8.0.0/16"),
+            ("ip rule add from 10.7.0.0/16 table 77", "ip rule del from 10.7.0.0/16 table 77"),
+            ("nft add table inet left", "nft delete table inet left"),
+        ] {
+            let before = Snapshot::take(&host)?;
+            host.sh(leave)?;
+            ensure!(before.differs(&host, nowhere)?, "`{leave}` is not seen");
+            host.sh(remove)?;
+            ensure!(!before.differs(&host, nowhere)?, "`{leave}` and `{remove}` are a change");
+        }
+        let before = Snapshot::take(&host)?;
+        std::fs::create_dir_all("/run/lab/nowhere/deep")?;
+        std::fs::write("/run/lab/nowhere/deep/file", "")?;
+        ensure!(before.differs(&host, nowhere)?, "a file is not seen");
+        std::fs::remove_dir_all(nowhere)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn captures_queries_and_background_programs_work() {
+    scenario(|lab| {
+        let host = lab.host("n1")?;
+        let capture = Capture::start(&host, "eth0", "icmp")?;
+        host.sh("ping -c1 -W2 198.51.100.1")?;
+        capture.sees("ICMP echo request")?;
+        let server = host.start(
+            "dnsmasq -k -C /dev/null -u root -x '' -R -h --listen-address=127.0.0.11 --bind-interfaces --host-record=web,192.0.2.80",
+        )?;
+        netd_tests::eventually(std::time::Duration::from_secs(5), "dnsmasq answers", || {
+            host.run("dig @127.0.0.11 +tries=1 +timeout=1 web")?.success()
+        })?;
+        let queries = query::Loop::start(&host, "web")?;
+        host.sh("ping -c2 -i0.2 127.0.0.1")?;
+        ensure!(queries.finish()?.answered > 10, "a loop asks often");
+        let silent = query::Loop::start(&host, "web")?;
+        drop(server);
+        ensure!(silent.finish().is_err(), "a missing answer is a failure");
+        host.run("false")?.refused(1, "").context("exit codes").map(drop)
     });
 }

@@ -143,7 +143,7 @@ fn a_start_removes_what_is_ours_and_unknown_and_nothing_else() {
         let host = lab.host("n1")?;
         for line in [
             "ip link add foreign type bridge",
-            "ip link add nvidia0 type dummy",
+            "ip link add nvidia0 type bridge",
             "ip netns add theirs",
             "nft add table inet other",
             "nft add chain inet other keep",
