@@ -40,8 +40,8 @@ pub enum ClientError {
     /// The daemon refused or failed.
     #[error(transparent)]
     Api(#[from] ApiError),
-    #[error("no daemon at {}: {}", socket.display(), absence(source))]
-    Connect { socket: PathBuf, source: io::Error },
+    #[error("no daemon at {}: {}", socket.display(), absence(cause))]
+    Connect { socket: PathBuf, cause: io::Error },
     #[error("the daemon did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
     #[error("the connection to the daemon broke")]
@@ -104,7 +104,7 @@ impl Client {
             .map_err(|error| ApiError::invalid(error.to_string()))?;
         let stream = UnixStream::connect(&self.socket)
             .await
-            .map_err(|source| ClientError::Connect { socket: self.socket.clone(), source })?;
+            .map_err(|cause| ClientError::Connect { socket: self.socket.clone(), cause })?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends when the sender and the answer's body are dropped; its error reaches both of them.
         tokio::spawn(connection);

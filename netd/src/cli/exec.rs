@@ -38,16 +38,16 @@ pub(super) struct Args {
 /// Comes back only if it fails.
 pub(super) fn run(client: &Client, args: &Args) -> Result<ExitCode> {
     let Some((program, arguments)) = args.command.split_first() else { bail!("exec: no command is given") };
-    let deed = || format!("run {} in the sandbox {}", program.display(), args.name);
+    let deed = |name: &str| format!("run {} in the sandbox {name}", program.display());
     let params = SandboxParams { name: args.name.clone() };
-    let sandbox = client.call::<sandbox::Inspect>(&params, &Nothing {}).with_context(deed)?;
-    enter(&sandbox).with_context(deed)?;
+    let sandbox = client.call::<sandbox::Inspect>(&params, &Nothing {}).with_context(|| deed(&args.name))?;
+    enter(&sandbox).with_context(|| deed(&sandbox.name))?;
     let failure = process::Command::new(program).args(arguments).exec();
     let code = match failure.kind() {
         ErrorKind::NotFound => 127,
         _ => 126,
     };
-    super::output::complain(&anyhow::Error::from(failure).context(deed()));
+    super::output::complain(&anyhow::Error::from(failure).context(deed(&sandbox.name)));
     Ok(ExitCode::from(code))
 }
 

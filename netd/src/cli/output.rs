@@ -1,15 +1,16 @@
 //! What goes to the terminal or into a pipe: tables, JSON, outlines, and complaints on stderr. No colour, no ANSI: what a
 //! person reads and what `awk` reads is the same.
 
+mod outline;
+
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use clap::ValueEnum;
 use netd_api::value::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
-use std::time::{Duration, SystemTime};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -50,57 +51,6 @@ impl Table {
     }
 }
 
-/// JSON as indented `name: value` lines; empty members are left out.
-pub(super) fn outline(value: &Value) -> String {
-    let mut text = String::new();
-    write_outline(&mut text, value, 0);
-    text
-}
-
-fn write_outline(text: &mut String, value: &Value, depth: usize) {
-    let Value::Object(members) = value else { return };
-    let margin = "  ".repeat(depth);
-    for (name, member) in members {
-        let name = name.replace('_', " ");
-        match member {
-            Value::Object(inner) if !inner.is_empty() => {
-                let _infallible = writeln!(text, "{margin}{name}:");
-                write_outline(text, member, depth + 1);
-            }
-            Value::Array(items) if items.iter().any(Value::is_object) => {
-                let _infallible = writeln!(text, "{margin}{name}:");
-                for item in items {
-                    let start = text.len();
-                    write_outline(text, item, depth + 2);
-                    // The first line of an item carries its dash.
-                    let dash = start + margin.len() + 2;
-                    if text.is_char_boundary(dash) && text.len() > dash {
-                        text.replace_range(dash..=dash, "-");
-                    }
-                }
-            }
-            _ => {
-                if let Some(shown) = inline(member) {
-                    let _infallible = writeln!(text, "{margin}{name}: {shown}");
-                }
-            }
-        }
-    }
-}
-
-fn inline(value: &Value) -> Option<String> {
-    match value {
-        Value::Null | Value::Object(_) => None,
-        Value::String(text) if text.is_empty() => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(true) => Some("yes".into()),
-        Value::Bool(false) => Some("no".into()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Array(items) if items.is_empty() => None,
-        Value::Array(items) => Some(items.iter().filter_map(inline).collect::<Vec<_>>().join(", ")),
-    }
-}
-
 pub(super) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
@@ -119,7 +69,7 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
 pub(super) fn print_one(value: &impl Serialize, format: Format) -> Result<()> {
     match format {
         Format::Json => print_json(value),
-        Format::Table => Ok(print(&outline(&serde_json::to_value(value)?))?),
+        Format::Table => Ok(print(&outline::render(&serde_json::to_string(value)?)?)?),
     }
 }
 

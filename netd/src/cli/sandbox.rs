@@ -11,11 +11,12 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use netd_api::client::ClientError;
 use netd_api::client::blocking::Client;
 use netd_api::network::ListParams;
 use netd_api::sandbox::{self, RemoveParams, Sandbox, SandboxParams};
 use netd_api::value::Reference;
-use netd_api::{Filter, Nothing};
+use netd_api::{Code, Filter, Nothing};
 
 use super::output::{self, Format, print, print_json, print_line, print_one};
 use super::{each, usage};
@@ -153,12 +154,11 @@ fn run_inside(client: &Client, args: RunArgs) -> Result<ExitCode> {
     };
     let id: Reference = sandbox.id.parse().context("read the new sandbox's id")?;
     let ended = child::run(&mut signals, client.socket(), &id, &args.command);
-    let removed = client
-        .call::<sandbox::Remove>(&RemoveParams { name: id, force: true }, &Nothing {})
+    let removed = take_away(client, &RemoveParams { name: id, force: true })
         .with_context(|| format!("remove the sandbox {}", sandbox.name));
     match (ended, removed) {
-        (Ok(code), Ok(_)) => Ok(code),
-        (Err(error), Ok(_)) => Err(error),
+        (Ok(code), Ok(())) => Ok(code),
+        (Err(error), Ok(())) => Err(error),
         (Ok(code), Err(error)) => {
             output::complain(&error);
             Ok(if code == ExitCode::SUCCESS { ExitCode::FAILURE } else { code })
@@ -202,9 +202,15 @@ fn inspect(client: &Client, args: &InspectArgs) -> Result<ExitCode> {
 fn remove(client: &Client, args: &RmArgs) -> Result<ExitCode> {
     each(&args.names, |name| {
         let params = RemoveParams { name: name.clone(), force: args.force };
-        client
-            .call::<sandbox::Remove>(&params, &Nothing {})
-            .with_context(|| format!("remove the sandbox {name}"))?;
+        take_away(client, &params).with_context(|| format!("remove the sandbox {name}"))?;
         Ok(print_line(name)?)
     })
+}
+
+/// With force, one that is gone already is as good as removed.
+fn take_away(client: &Client, params: &RemoveParams) -> Result<(), ClientError> {
+    match client.call::<sandbox::Remove>(params, &Nothing {}) {
+        Err(error) if params.force && error.api().is_some_and(|api| api.code == Code::NotFound) => Ok(()),
+        removed => removed.map(|_nothing| ()),
+    }
 }

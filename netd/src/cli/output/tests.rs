@@ -2,8 +2,6 @@
 
 use std::time::UNIX_EPOCH;
 
-use serde_json::json;
-
 use super::*;
 
 #[test]
@@ -20,31 +18,26 @@ fn a_table_has_aligned_columns_and_no_trailing_space() {
 }
 
 #[test]
-fn an_outline_shows_what_is_there() {
-    let value = json!({
+fn an_outline_shows_what_is_there_in_its_order() {
+    let json = r#"{
         "Name": "app",
         "IPAM": { "Config": [{ "Subnet": "10.0.0.0/24", "Gateway": "10.0.0.1" }, { "Subnet": "fd00::/64" }] },
-        "Internal": false,
-        "Labels": {},
-        "Empty": "",
+        "Internal": false, "Labels": {}, "Empty": "", "Null": null, "None": [],
         "Aliases": ["a", "b"],
-        "published_ports": 3,
-    });
-    let mut lines: Vec<String> = outline(&value).lines().map(str::to_owned).collect();
-    lines.sort();
-    let mut wanted = vec![
-        "Name: app",
-        "IPAM:",
-        "  Config:",
-        "    - Gateway: 10.0.0.1",
-        "      Subnet: 10.0.0.0/24",
-        "    - Subnet: fd00::/64",
-        "Internal: no",
-        "Aliases: a, b",
-        "published ports: 3",
-    ];
-    wanted.sort_unstable();
-    assert_eq!(lines, wanted);
+        "published_ports": 3
+    }"#;
+    assert_eq!(
+        outline::render(json).unwrap(),
+        "Name: app\n\
+         IPAM:\n\
+         \u{20} Config:\n\
+         \u{20}   - Subnet: 10.0.0.0/24\n\
+         \u{20}     Gateway: 10.0.0.1\n\
+         \u{20}   - Subnet: fd00::/64\n\
+         Internal: no\n\
+         Aliases: a, b\n\
+         published ports: 3\n"
+    );
 }
 
 #[test]
