@@ -1,6 +1,7 @@
 //! Published ports: every form, from everywhere, both protocols, both families, live, and what a clash says.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -160,21 +161,17 @@ fn half_closed_idle_and_parallel_connections_all_work() {
         // Server side of the half-close: reads to the end, then answers with the length.
         let counter = web.listen((Ipv4Addr::UNSPECIFIED, 7001))?;
         let counted = std::thread::spawn(move || -> Result<()> {
-            use std::io::{Read, Write};
             let (mut stream, _) = counter.accept()?;
             let length = stream.read_to_end(&mut Vec::new())?;
             Ok(stream.write_all(length.to_string().as_bytes())?)
         });
         let mut idle = outsider.connect(to)?;
         let mut half = outsider.connect((host.v4, 8081))?;
-        {
-            use std::io::{Read, Write};
-            half.write_all(&[7; 200_000])?;
-            half.shutdown(std::net::Shutdown::Write)?;
-            let mut length = String::new();
-            half.read_to_string(&mut length)?;
-            ensure!(length == "200000", "the server has read {length} bytes");
-        }
+        half.write_all(&[7; 200_000])?;
+        half.shutdown(Shutdown::Write)?;
+        let mut length = String::new();
+        half.read_to_string(&mut length)?;
+        ensure!(length == "200000", "the server has read {length} bytes");
         counted.join().map_err(|_| anyhow::anyhow!("the counting server panicked"))??;
         let load = traffic::Load::start(&outsider, to, 16, 20_000, 200_000);
         eventually(Duration::from_secs(10), "time for load", || {
@@ -182,8 +179,60 @@ fn half_closed_idle_and_parallel_connections_all_work() {
             traffic::exchange(&outsider, to, 99, 3 << 20, 3 << 20)
         })?;
         ensure!(load.finish()? > 16, "sixteen at a time");
-        use std::io::Write;
         idle.write_all(&[0; 24]).context("the idle connection still stands")
+    });
+}
+
+#[test]
+fn a_reset_on_one_side_is_a_reset_on_the_other() {
+    scenario(|lab| {
+        let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);
+        let netd = host.daemon()?;
+        let web = netd.create("web", "-p 8080:7000")?;
+        let server = web.listen((Ipv4Addr::UNSPECIFIED, 7000))?;
+        let to = SocketAddr::from((host.v4, 8080));
+        let reset = |stream: &mut TcpStream, side: &str| {
+            let mut bytes = Vec::new();
+            let end = stream.read_to_end(&mut bytes);
+            ensure!(
+                end.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
+                "{side}: {end:?}"
+            );
+            Ok(())
+        };
+        // To close with bytes unread resets a connection.
+        let mut client = outsider.connect(to)?;
+        let (mut inner, _) = server.accept()?;
+        client.write_all(b"never read")?;
+        inner.peek(&mut [0])?;
+        drop(inner);
+        reset(&mut client, "the client")?;
+        let mut client = outsider.connect(to)?;
+        client.write_all(b"x")?;
+        (inner, _) = server.accept()?;
+        inner.set_read_timeout(Some(Duration::from_secs(5)))?;
+        inner.read_exact(&mut [0])?;
+        inner.write_all(b"never read")?;
+        client.peek(&mut [0])?;
+        drop(client);
+        reset(&mut inner, "the server")
+    });
+}
+
+#[test]
+fn a_port_is_free_again_at_once_after_its_sandbox_went() {
+    scenario(|lab| {
+        let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);
+        let netd = host.daemon()?;
+        for round in 0..5 {
+            let web = netd.create("web", "-p 8080:7000")?;
+            traffic::serve(web.listen((Ipv4Addr::UNSPECIFIED, 7000))?);
+            let to = (host.v4, 8080).into();
+            traffic::exchange(&outsider, to, round, 1000, 1000)?;
+            let _open = outsider.connect(to)?;
+            netd.netd("sandbox rm web")?;
+        }
+        Ok(())
     });
 }
 
@@ -285,14 +334,10 @@ fn v6_only(place: &Place, port: u16) -> Result<TcpListener> {
 
 /// Connects (or is refused) and sees the end of the connection within a second.
 fn refused_at_once(from: &Place, to: SocketAddr) -> Result<()> {
-    use std::io::Read;
     let asked = Instant::now();
     if let Ok(mut stream) = from.connect(to) {
         let end = stream.read(&mut [0]);
-        ensure!(
-            end.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset),
-            "{to}: {end:?}"
-        );
+        ensure!(end.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset), "{to}: {end:?}");
     }
     ensure!(asked.elapsed() < Duration::from_secs(1), "{to} was refused after {:?}", asked.elapsed());
     Ok(())
