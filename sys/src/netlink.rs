@@ -24,22 +24,38 @@ pub mod link;
 pub mod monitor;
 pub mod neigh;
 pub mod route;
+#[cfg(test)]
+mod tests;
 
 /// One change, not yet asked for. It may hold the number of a borrowed descriptor, hence the lifetime.
 #[derive(Debug)]
 pub struct Op<'a> {
     deed: &'static str,
     object: String,
-    message: NetlinkMessage<RouteNetlinkMessage>,
+    /// What the kernel takes in one request it does not always do in one.
+    messages: Vec<NetlinkMessage<RouteNetlinkMessage>>,
     forgiven: &'static [i32],
     descriptors: PhantomData<BorrowedFd<'a>>,
 }
 
 impl Op<'_> {
     fn new(deed: &'static str, object: impl fmt::Display, flags: u16, message: RouteNetlinkMessage) -> Self {
+        let op = Self {
+            deed,
+            object: object.to_string(),
+            messages: vec![],
+            forgiven: &[],
+            descriptors: PhantomData,
+        };
+        op.then(flags, message)
+    }
+
+    /// A further step of the same change.
+    fn then(mut self, flags: u16, message: RouteNetlinkMessage) -> Self {
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        Self { deed, object: object.to_string(), message, forgiven: &[], descriptors: PhantomData }
+        self.messages.push(message);
+        self
     }
 
     /// These errnos are as good as success: `ENODEV` for a removal that must be repeatable, `EEXIST` for an addition.
@@ -87,32 +103,40 @@ impl Rtnl {
     }
 
     fn exchange(&mut self, ops: &mut [Op<'_>]) -> Result<Vec<Result<(), KernelError>>, KernelError> {
-        let first = self.channel.reserve(ops.len());
+        let first = self.channel.reserve(ops.iter().map(|op| op.messages.len()).sum());
         self.outbox.clear();
-        for (op, sequence) in ops.iter_mut().zip(first..) {
-            append(&mut self.outbox, &mut op.message, sequence);
+        // Whose each message is, by its sequence number's distance from the first.
+        let mut owners = Vec::new();
+        for (place, op) in ops.iter_mut().enumerate() {
+            for message in &mut op.messages {
+                let sequence = first.wrapping_add(owners.len() as u32);
+                append(&mut self.outbox, message, sequence).doing(op.deed, &op.object)?;
+                owners.push(place);
+            }
         }
-        let Some(Op { deed, object, .. }) = ops.first() else { return Ok(Vec::new()) };
-        self.channel.send(&self.outbox).doing(deed, object)?;
+        let mut results: Vec<Result<(), KernelError>> = ops.iter().map(|_| Ok(())).collect();
+        let Some(start) = ops.first() else { return Ok(results) };
+        self.channel.send(&self.outbox).doing(start.deed, &start.object)?;
 
-        let mut answers: Vec<Option<Result<(), KernelError>>> = ops.iter().map(|_| None).collect();
-        while let Some(open) = answers.iter().position(Option::is_none) {
-            let frames =
-                self.channel.receive().map_err(unanswered).doing(ops[open].deed, &ops[open].object)?;
+        let mut unheard = vec![true; owners.len()];
+        while let Some(open) = unheard.iter().position(|open| *open) {
+            let waiting = &ops[owners[open]];
+            let frames = self.channel.receive().map_err(unanswered).doing(waiting.deed, &waiting.object)?;
             for frame in frames {
                 // Late answers to a request that timed out carry older numbers.
-                let slot = frame.sequence.wrapping_sub(first) as usize;
-                if let (Some(op), Some(verdict)) = (ops.get(slot), frame.verdict()) {
-                    answers[slot] = Some(match verdict {
-                        Err(refusal) if !op.forgiven.contains(&refusal.errno) => {
-                            Err(refusal.of(op.deed, &op.object))
-                        }
-                        _ => Ok(()),
-                    });
+                let number = frame.sequence.wrapping_sub(first) as usize;
+                let (Some(owner), Some(verdict)) = (owners.get(number), frame.verdict()) else { continue };
+                unheard[number] = false;
+                let (op, result) = (&ops[*owner], &mut results[*owner]);
+                if let Err(refusal) = verdict
+                    && result.is_ok()
+                    && !op.forgiven.contains(&refusal.errno)
+                {
+                    *result = Err(refusal.of(op.deed, &op.object));
                 }
             }
         }
-        Ok(answers.into_iter().flatten().collect())
+        Ok(results)
     }
 
     /// Everything the kernel has of a kind. A dump that a change cut across is repeated: half of one list and half of
@@ -185,23 +209,28 @@ impl Rtnl {
     fn post(&mut self, message: &mut NetlinkMessage<RouteNetlinkMessage>) -> io::Result<u32> {
         let sequence = self.channel.reserve(1);
         self.outbox.clear();
-        append(&mut self.outbox, message, sequence);
+        append(&mut self.outbox, message, sequence)?;
         self.channel.send(&self.outbox)?;
         Ok(sequence)
     }
 }
 
-/// Messages of one datagram start at multiples of four.
+/// Messages of one datagram start at multiples of four. The length of an attribute has 16 bits, so what is longer, say
+/// an absurd name, must not get that far.
 pub(crate) fn append<M: NetlinkSerializable>(
     outbox: &mut Vec<u8>,
     message: &mut NetlinkMessage<M>,
     sequence: u32,
-) {
+) -> io::Result<()> {
+    if message.buffer_len() > usize::from(u16::MAX) {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
     message.header.sequence_number = sequence;
     message.finalize();
     let start = outbox.len();
     outbox.resize(start + message.buffer_len().next_multiple_of(4), 0);
     message.serialize(&mut outbox[start..]);
+    Ok(())
 }
 
 pub(crate) fn unanswered(error: io::Error) -> io::Error {

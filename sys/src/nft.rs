@@ -111,8 +111,8 @@ impl Nft {
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let sequence = self.channel.reserve(1);
         let mut outbox = Vec::new();
-        append(&mut outbox, &mut message, sequence);
         let deed = "list";
+        append(&mut outbox, &mut message, sequence).doing(deed, TABLES)?;
         self.channel.send(&outbox).doing(deed, TABLES)?;
         let mut names = Vec::new();
         loop {
@@ -133,7 +133,7 @@ impl Nft {
         // Only this one need say that it went well: by then the rest has, or has complained.
         last.message.header.flags |= NLM_F_ACK;
         let (first, count) = (self.channel.reserve(batch.items.len() + 2), batch.items.len() as u32);
-        let outbox = batch.serialize(first);
+        let outbox = batch.serialize(first)?;
         let Batch { items } = batch;
         let start = &items[0];
         self.channel.send(&outbox).doing(start.deed, &start.object)?;
@@ -193,22 +193,22 @@ impl Batch {
         }
     }
 
-    fn serialize(&mut self, first: u32) -> Vec<u8> {
+    fn serialize(&mut self, first: u32) -> Result<Vec<u8>, KernelError> {
         let mut outbox = Vec::new();
         let edge = |outbox: &mut Vec<u8>, message: ControlMessage, sequence| {
             let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFTABLES);
             let mut message = NetlinkMessage::from(NetfilterMessage::new(header, message));
             message.header.flags = NLM_F_REQUEST;
-            append(outbox, &mut message, sequence);
+            append(outbox, &mut message, sequence).doing("change", "nftables")
         };
-        edge(&mut outbox, ControlMessage::BatchBegin, first);
+        edge(&mut outbox, ControlMessage::BatchBegin, first)?;
         let mut sequence = first;
         for item in &mut self.items {
             sequence = sequence.wrapping_add(1);
-            append(&mut outbox, &mut item.message, sequence);
+            append(&mut outbox, &mut item.message, sequence).doing(item.deed, &item.object)?;
         }
-        edge(&mut outbox, ControlMessage::BatchEnd, sequence.wrapping_add(1));
-        outbox
+        edge(&mut outbox, ControlMessage::BatchEnd, sequence.wrapping_add(1))?;
+        Ok(outbox)
     }
 }
 

@@ -61,6 +61,7 @@ fn a_pair_is_made_across_namespaces_and_carries_traffic_at_once() {
         assert!(seen.contains("2: eth0@"), "{seen}");
         assert!(seen.contains("mtu 1400") && seen.contains("02:00:00:00:00:02"), "{seen}");
         assert!(run("ip -o link show nv1").contains("master nd-test"), "in the bridge");
+        assert_eq!(run("ip -o addr show nv1"), "", "a port has no addresses of its own");
         let addresses = run("ip -n web -o addr show eth0");
         assert!(!addresses.contains("fe80") && !addresses.contains("tentative"), "{addresses}");
         assert!(run("ip -n web route").contains("default via 10.9.0.1 dev eth0"));

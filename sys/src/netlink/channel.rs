@@ -70,7 +70,7 @@ impl Channel {
         if length > self.inbox.len() {
             return Err(io::Error::new(ErrorKind::InvalidData, "the kernel's message exceeds the buffer"));
         }
-        Ok(Frames { rest: &self.inbox })
+        Ok(Frames::of(&self.inbox))
     }
 }
 
@@ -83,6 +83,12 @@ impl AsFd for Channel {
 /// The messages of a datagram, one by one.
 pub(crate) struct Frames<'a> {
     rest: &'a [u8],
+}
+
+impl<'a> Frames<'a> {
+    pub(crate) fn of(datagram: &'a [u8]) -> Self {
+        Self { rest: datagram }
+    }
 }
 
 impl<'a> Iterator for Frames<'a> {

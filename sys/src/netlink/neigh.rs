@@ -68,7 +68,7 @@ impl Rtnl {
     }
 }
 
-fn decode(frame: &Frame<'_>) -> Option<Neighbour> {
+pub(crate) fn decode(frame: &Frame<'_>) -> Option<Neighbour> {
     let header = NeighbourHeader::parse(frame.payload).ok()?;
     let (mut ip, mut mac) = (None, None);
     for (kind, value) in attributes(frame.payload, NEIGHBOUR_HEADER) {
