@@ -143,19 +143,18 @@ impl Control {
             let old = mem::replace(&mut wanted.handle, Arc::clone(&next));
             self.unlead(&old.service.id);
             for steps in steps {
-                steps.push(Step::PutListener { handle: Arc::clone(&next), socket: None });
+                steps.push(Step::PutListener { handle: Arc::clone(&next), socket: None, shared: false });
             }
             return;
         }
         let gate = Arc::new(Gate::new(listener.limit, Arc::clone(&self.wakers)));
         let handle = Arc::new(ListenerHandle { listener, service, meters: Arc::<Meters>::default(), gate });
-        let workers = steps.len();
-        for (worker, steps) in steps.iter_mut().enumerate() {
-            let socket = match handle.listener.protocol {
-                Protocol::Tcp => sockets.iter().cycle().nth(worker),
-                Protocol::Udp => sockets.get(turn_of(&id, worker, workers)),
-            };
-            steps.push(Step::PutListener { handle: Arc::clone(&handle), socket: socket.cloned() });
+        for (worker, socket) in shared_out(&handle.listener, sockets.len(), steps.len()) {
+            steps[worker].push(Step::PutListener {
+                handle: Arc::clone(&handle),
+                socket: Some(Arc::clone(&sockets[socket])),
+                shared: sockets.len() < steps.len(),
+            });
         }
         self.listeners.insert(id, WantedListener { handle, sockets });
     }
@@ -218,10 +217,22 @@ fn announce(service: &Arc<ServiceHandle>, steps: &mut [Vec<Step>]) {
         steps.push(Step::ServiceChanged(Arc::clone(service)));
     }
 }
-/// Which of a listener's datagram sockets a worker serves. A flow belongs to one worker, so a socket does too; where there
-/// are fewer sockets than workers, listeners are spread over the workers by their names.
-fn turn_of(listener: &ListenerId, worker: usize, workers: usize) -> usize {
+
+/// Which worker takes which of a listener's sockets. Every stream socket has a worker and every worker a stream socket;
+/// a datagram socket belongs to one worker only, because a sender's flow must stay on one thread. Where there are fewer
+/// sockets than workers, listeners start at different ones.
+fn shared_out(
+    listener: &Listener,
+    sockets: usize,
+    workers: usize,
+) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let turns = match listener.protocol {
+        Protocol::Tcp => sockets.max(workers),
+        Protocol::Udp => sockets,
+    };
     let mut hasher = DefaultHasher::new();
-    listener.hash(&mut hasher);
-    (worker + (hasher.finish() % workers as u64) as usize) % workers
+    listener.id.hash(&mut hasher);
+    // Below the number of workers, so it fits.
+    let start = (hasher.finish() % workers as u64) as usize;
+    (0..turns).map(move |turn| ((start + turn) % workers, turn % sockets))
 }

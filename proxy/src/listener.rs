@@ -23,7 +23,8 @@ use crate::worker::{Kit, SharedSocket, Token};
 #[derive(Debug)]
 pub(crate) struct Doors {
     slab: Slab<Door>,
-    by_id: HashMap<ListenerId, usize>,
+    /// A listener has one door here, or several when it has more sockets than there are workers.
+    by_id: HashMap<ListenerId, Vec<usize>>,
     /// Tells doors that had the same place apart.
     generation: u32,
     /// Those that wait for room.
@@ -39,6 +40,7 @@ struct Door {
     handle: Arc<ListenerHandle>,
     socket: SharedSocket,
     number: u64,
+    interest: Interest,
     watched: bool,
 }
 
@@ -69,33 +71,37 @@ impl Doors {
         }
     }
 
-    /// Makes a door, or replaces what is behind one.
+    /// Makes a door to `socket`; without one, replaces what is behind the doors of this listener.
     pub(crate) fn put(
         &mut self,
         kit: &mut Kit,
         handle: Arc<ListenerHandle>,
         socket: Option<SharedSocket>,
+        interest: Interest,
     ) -> io::Result<()> {
-        if let Some(door) = self.by_id.get(&handle.listener.id).and_then(|index| self.slab.get_mut(*index)) {
-            door.handle = handle;
+        let Some(socket) = socket else {
+            for index in self.by_id.get(&handle.listener.id).into_iter().flatten() {
+                if let Some(door) = self.slab.get_mut(*index) {
+                    door.handle = Arc::clone(&handle);
+                }
+            }
             self.reopen(kit);
             return Ok(());
-        }
-        let Some(socket) = socket else { return Ok(()) };
+        };
         self.generation = self.generation.wrapping_add(1);
         let entry = self.slab.vacant_entry();
         let index = entry.key();
         let number = (u64::from(self.generation) & GENERATIONS) << INDEX_BITS | index as u64;
         if !self.exhausted {
-            kit.poller.add(&socket, Token::door(number).into(), Interest::READ_SHARED)?;
+            kit.poller.add(&socket, Token::door(number).into(), interest)?;
         }
-        self.by_id.insert(Arc::clone(&handle.listener.id), index);
-        entry.insert(Door { handle, socket, number, watched: !self.exhausted });
+        self.by_id.entry(Arc::clone(&handle.listener.id)).or_default().push(index);
+        entry.insert(Door { handle, socket, number, interest, watched: !self.exhausted });
         Ok(())
     }
 
     pub(crate) fn drop_listener(&mut self, kit: &mut Kit, id: &ListenerId) {
-        if let Some(index) = self.by_id.remove(id) {
+        for index in self.by_id.remove(id).into_iter().flatten() {
             self.slab.remove(index).unwatch(kit);
         }
     }
@@ -104,6 +110,20 @@ impl Doors {
         self.by_id.clear();
         self.shut.clear();
         std::mem::take(&mut self.slab).into_iter().for_each(|(_, mut door)| door.unwatch(kit));
+    }
+
+    /// Takes the last connections and lets go of all sockets. Of a socket that others wait for too, only one is told
+    /// of a connection; it may have been us, so what is there when we stop listening is ours to take.
+    pub(crate) fn retire(&mut self, kit: &mut Kit, sessions: &mut Sessions) {
+        self.slab.iter_mut().for_each(|(_, door)| door.unwatch(kit));
+        for (_, door) in &self.slab {
+            for _ in 0..TURN {
+                if !matches!(door.take(kit, sessions, &self.process), Taken::One | Taken::Lost) {
+                    break;
+                }
+            }
+        }
+        self.drop_all(kit);
     }
 
     /// Somebody knocks at a door.
@@ -204,7 +224,7 @@ impl Door {
 
     fn watch(&mut self, kit: &Kit) {
         let token = Token::door(self.number).into();
-        self.watched = kit.poller.add(&self.socket, token, Interest::READ_SHARED).is_ok();
+        self.watched = kit.poller.add(&self.socket, token, self.interest).is_ok();
     }
 
     fn unwatch(&mut self, kit: &Kit) {

@@ -70,7 +70,8 @@ impl ServiceHandle {
         tried: &[u16],
         random: u64,
     ) -> Option<(u16, &'p Arc<BackendHandle>)> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        // A second attempt takes nobody's turn, and clients of a backend that fails are spread over all others.
+        let turn = if tried.is_empty() { self.turn.fetch_add(1, Ordering::Relaxed) } else { random };
         let draw = Draw { turn, client, random, tried };
         let index = pool.picker.pick(&draw, pool.ready.len(), |index| pool.ready[index].load())?;
         Some((u16::try_from(index).ok()?, &pool.ready[index]))

@@ -136,27 +136,29 @@ impl Datagrams for Udp {
         listener: Arc<ListenerHandle>,
         socket: Option<SharedSocket>,
     ) -> io::Result<()> {
-        match (self.lane_of(&listener.listener.id), socket) {
-            (Some(id), _) => {
-                if let Some(lane) = self.lanes.get_mut(id.0 as usize).and_then(Option::as_mut) {
-                    lane.handle = listener;
-                }
-                self.refresh(id);
-                Ok(())
-            }
-            (None, Some(socket)) => self.open_lane(kit, listener, socket),
-            // Another worker serves it.
-            (None, None) => Ok(()),
+        if let Some(socket) = socket {
+            return self.open_lane(kit, listener, socket);
         }
+        for place in 0..self.lanes.len() {
+            if let Some(lane) = self.lanes[place].as_mut()
+                && lane.handle.listener.id == listener.listener.id
+            {
+                lane.handle = Arc::clone(&listener);
+                let id = lane.id;
+                self.refresh(id);
+            }
+        }
+        Ok(())
     }
 
     fn drop_listener(&mut self, kit: &mut Kit, listener: &ListenerId) {
-        let Some(id) = self.lane_of(listener) else { return };
-        let ended = self.table.close_lane(id);
-        self.close(ended);
-        if let Some(lane) = self.lanes[id.0 as usize].take() {
-            // Fails only when draining has taken it out before.
-            let _ = kit.poller.remove(lane.socket.as_fd());
+        while let Some(id) = self.lane_of(listener) {
+            let ended = self.table.close_lane(id);
+            self.close(ended);
+            if let Some(lane) = self.lanes[id.0 as usize].take() {
+                // Fails only when draining has taken it out before.
+                let _ = kit.poller.remove(lane.socket.as_fd());
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netd_sys::poll::{Event, Events};
+use netd_sys::poll::{Event, Events, Interest};
 
 pub(crate) use crate::kit::{Kit, Side, Token};
 
@@ -26,8 +26,8 @@ pub(crate) type SharedSocket = Arc<OwnedFd>;
 
 /// The part of a worker that serves datagrams. All of it runs on the worker's thread and must never wait.
 pub(crate) trait Datagrams {
-    /// Serves `listener`. The first time it comes with its socket, which is registered under [`Token::datagrams`];
-    /// later it replaces what is there under the same id and keeps the socket.
+    /// Serves `listener`. It comes with its socket, which is registered under [`Token::datagrams`] (once with each,
+    /// when it has more sockets than there are workers); without one it replaces what is there under the same id.
     fn put_listener(
         &mut self,
         kit: &mut Kit,
@@ -79,9 +79,11 @@ pub(crate) enum Command {
 
 /// One step of one worker from table to table.
 pub(crate) enum Step {
+    /// `shared`: other workers wait for the same socket.
     PutListener {
         handle: Arc<ListenerHandle>,
         socket: Option<SharedSocket>,
+        shared: bool,
     },
     DropListener(ListenerId),
     /// A service's backends have been published.
@@ -235,10 +237,11 @@ impl<D: Datagrams> Worker<D> {
 
     fn step(&mut self, step: Step) -> Result<(), Refused> {
         match step {
-            Step::PutListener { handle, socket } => {
+            Step::PutListener { handle, socket, shared } => {
+                let interest = if shared { Interest::READ_SHARED } else { Interest::READ };
                 let listener = Arc::clone(&handle.listener.id);
                 match handle.listener.protocol {
-                    Protocol::Tcp => self.doors.put(&mut self.kit, handle, socket),
+                    Protocol::Tcp => self.doors.put(&mut self.kit, handle, socket, interest),
                     Protocol::Udp => self.datagrams.put_listener(&mut self.kit, handle, socket),
                 }
                 .map_err(|error| Refused { listener, error })
@@ -274,7 +277,7 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn drain(&mut self, deadline: Instant, done: Sender<Drained>) {
-        self.doors.drop_all(&mut self.kit);
+        self.doors.retire(&mut self.kit, &mut self.sessions);
         self.datagrams.drain(&mut self.kit);
         self.kit.timers.set(deadline, Token::DRAIN);
         self.draining = Some(Draining { deadline, began_with: self.open(), done });
