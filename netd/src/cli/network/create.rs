@@ -125,3 +125,6 @@ fn driver(text: &str) -> Result<Driver, String> {
         _ => Err("this netd has the driver bridge only".into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

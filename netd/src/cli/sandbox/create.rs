@@ -127,3 +127,6 @@ fn once<T>(flag: &str, in_network: Option<T>, alone: Option<T>) -> Result<Option
         (one, other) => Ok(one.or(other)),
     }
 }
+
+#[cfg(test)]
+mod tests;
