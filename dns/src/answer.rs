@@ -116,3 +116,6 @@ fn pointer(
     reply.finish(Rcode::NoError);
     Some(Kind::Local)
 }
+
+#[cfg(test)]
+mod tests;

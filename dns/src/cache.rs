@@ -77,14 +77,6 @@ impl Cache {
         self.insert(key.into(), Kept { reply, since: now, until });
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.young.entries.len() + self.old.entries.len()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn insert(&mut self, key: Box<[u8]>, kept: Kept) {
         self.young.take(&key);
         let bytes = footprint(&key, &kept);

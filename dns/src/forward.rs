@@ -290,10 +290,6 @@ impl<C, S> Forwards<C, S> {
         self.jobs.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
-    }
-
     /// A usable reply, or a truncated one that some waiters can do nothing with.
     fn usable<T: Transport<Slot = S>>(
         &mut self,

@@ -6,10 +6,12 @@
 
 mod answer;
 mod cache;
+mod client;
 mod error;
 mod forward;
 mod health;
 mod index;
+mod key;
 mod metrics;
 mod name;
 mod outlets;

@@ -12,7 +12,6 @@ pub(crate) const HEADER: usize = 12;
 pub(crate) mod flag {
     pub(crate) const RESPONSE: u16 = 0x8000;
     pub(crate) const OPCODE: u16 = 0x7800;
-    pub(crate) const AUTHORITATIVE: u16 = 0x0400;
     pub(crate) const TRUNCATED: u16 = 0x0200;
     pub(crate) const RECURSION_DESIRED: u16 = 0x0100;
     pub(crate) const RECURSION_AVAILABLE: u16 = 0x0080;
@@ -24,7 +23,6 @@ pub(crate) mod flag {
 /// Record and query types that this server treats by name.
 pub(crate) mod rtype {
     pub(crate) const A: u16 = 1;
-    pub(crate) const CNAME: u16 = 5;
     pub(crate) const SOA: u16 = 6;
     pub(crate) const PTR: u16 = 12;
     pub(crate) const AAAA: u16 = 28;
@@ -55,6 +53,7 @@ impl Rcode {
 
 /// What a datagram or a TCP message turned out to be.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly always a query, and on the stack only")]
 pub(crate) enum Parsed<'a> {
     Query(Query<'a>),
     /// Answered with this code, without the question, which may be unreadable.

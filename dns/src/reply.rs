@@ -35,7 +35,14 @@ impl<'b, 'q> Reply<'b, 'q> {
         out.extend_from_slice(&[0; HEADER]);
         out.extend_from_slice(query.question);
         let opt = if query.edns.is_some() { OPT_BYTES } else { 0 };
-        Self { out, query, start, end: start + limit.saturating_sub(opt), answers: 0, truncated: false }
+        Self {
+            out,
+            query,
+            start,
+            end: start.saturating_add(limit).saturating_sub(opt),
+            answers: 0,
+            truncated: false,
+        }
     }
 
     /// Adds an answer for the question's own name, or notes that it did not fit.

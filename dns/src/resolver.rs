@@ -10,22 +10,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use netd_sys::datagram::{Local, RecvBatch, SendBatch};
-use tokio::sync::{Notify, mpsc};
+use netd_sys::datagram::{RecvBatch, SendBatch};
+use tokio::sync::Notify;
 
 use crate::answer::{Kind, answer};
 use crate::cache::Cache;
+use crate::client::{Client, Origin, ViewState, Way};
 use crate::forward::{Asked, Finished, Forwards, Order, Outline, Ticket, Transport, Unsendable, Waiter};
-use crate::index::{Index, ViewKey};
+use crate::index::Index;
+use crate::key::ForwardKey;
 use crate::metrics::Metrics;
-use crate::name::MAX_WIRE_NAME;
 use crate::outlets::{OutletKey, Outlets, Slot};
 use crate::parse::{Parsed, Query, Rcode, boil_down, flag, parse};
-use crate::readable::Readable;
 use crate::reply;
 use crate::server::Config;
 use crate::table::ViewId;
-use crate::target::{Place, Target, Upstream};
+use crate::target::{Place, Upstream};
 use crate::udp::{SpinCredit, UdpBuffers};
 use crate::upstream;
 
@@ -60,37 +60,10 @@ pub(crate) struct Resolver {
     complaint: Cell<Option<Instant>>,
 }
 
-/// What the tasks of one view share.
-pub(crate) struct ViewState {
-    pub(crate) id: ViewId,
-    pub(crate) key: ViewKey,
-    pub(crate) target: RefCell<Option<Rc<Target>>>,
-    pub(crate) connections: Cell<usize>,
-    /// Of the waiting clients, those of this view.
-    waiting: Cell<usize>,
-}
-
-/// Where an answer goes that takes a while.
-pub(crate) struct Client {
-    pub(crate) view: Rc<ViewState>,
-    pub(crate) way: Way,
-}
-
-pub(crate) enum Way {
-    Datagram { port: Rc<Readable>, to: SocketAddr, from: Option<Local> },
-    Stream(mpsc::Sender<Vec<u8>>),
-}
-
 /// Buffers for answers that leave outside of a receive batch.
 struct Outgoing {
     message: Vec<u8>,
     batch: SendBatch,
-}
-
-impl ViewState {
-    pub(crate) fn new(id: ViewId, key: ViewKey) -> Self {
-        Self { id, key, target: RefCell::new(None), connections: Cell::new(0), waiting: Cell::new(0) }
-    }
 }
 
 impl Resolver {
@@ -358,67 +331,8 @@ pub(crate) enum Handled {
     Dropped,
 }
 
-/// Where a query came from.
-pub(crate) struct Origin<'a> {
-    pub(crate) view: &'a Rc<ViewState>,
-    pub(crate) way: OriginWay<'a>,
-}
-
-pub(crate) enum OriginWay<'a> {
-    Datagram { port: &'a Rc<Readable>, to: SocketAddr, from: Option<Local> },
-    Stream(&'a mpsc::Sender<Vec<u8>>),
-}
-
-impl Origin<'_> {
-    fn is_stream(&self) -> bool {
-        matches!(self.way, OriginWay::Stream(_))
-    }
-
-    fn to_client(&self) -> Client {
-        let way = match self.way {
-            OriginWay::Datagram { port, to, from } => Way::Datagram { port: port.clone(), to, from },
-            OriginWay::Stream(answers) => Way::Stream(answers.clone()),
-        };
-        Client { view: self.view.clone(), way }
-    }
-}
-
 fn refuse(message: &[u8], out: &mut Vec<u8>) -> Option<Kind> {
     let [i0, i1, f0, f1] = *message.first_chunk::<4>()?;
     reply::malformed(out, u16::from_be_bytes([i0, i1]), u16::from_be_bytes([f0, f1]), Rcode::FormErr);
     Some(Kind::FormErr)
-}
-
-/// What equal questions have in common: target, flags, and the question in lower case.
-struct ForwardKey {
-    bytes: [u8; Self::PREFIX + MAX_WIRE_NAME + 4],
-    length: usize,
-}
-
-impl ForwardKey {
-    const PREFIX: usize = 9;
-
-    fn of(target: &Target, query: &Query<'_>) -> Self {
-        let mut key = Self { bytes: [0; _], length: Self::PREFIX + query.heading.question.len() };
-        let wishes = query.heading.flags & (flag::RECURSION_DESIRED | flag::CHECKING_DISABLED);
-        let dnssec_ok = query.heading.edns.is_some_and(|edns| edns.dnssec_ok);
-        key.bytes[..8].copy_from_slice(&target.id.to_be_bytes());
-        key.bytes[8] = u8::from(wishes & flag::RECURSION_DESIRED != 0)
-            | (u8::from(wishes & flag::CHECKING_DISABLED != 0) << 1)
-            | (u8::from(dnssec_ok) << 2);
-        let question = &mut key.bytes[Self::PREFIX..key.length];
-        question.copy_from_slice(query.heading.question);
-        // Lengths of labels are below any letter, type and class are not touched.
-        let name = question.len() - 4;
-        question[..name].make_ascii_lowercase();
-        key
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-
-    fn question(&self) -> &[u8] {
-        &self.bytes[Self::PREFIX..self.length]
-    }
 }

@@ -75,7 +75,7 @@ impl Server {
             let (wake, metrics) = (wake.clone(), metrics.clone());
             thread::Builder::new()
                 .name("dns".into())
-                .spawn(move || serve(config, Inbox { commands: inbox, wake }, metrics, &started))
+                .spawn(move || serve(config, &Inbox { commands: inbox, wake }, metrics, &started))
                 .map_err(Error::Start)?
         };
         match outcome.recv() {

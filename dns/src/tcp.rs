@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::resolver::{Handled, MOST_BYTES, Origin, OriginWay, Resolver, ViewState};
+use crate::client::{Origin, OriginWay, ViewState};
+use crate::resolver::{Handled, MOST_BYTES, Resolver};
 
 /// What TCP clients may hold on to.
 #[derive(Clone, Copy, Debug)]

@@ -13,14 +13,15 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 
+use crate::client::ViewState;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::readable::Readable;
-use crate::resolver::{Resolver, ViewState};
+use crate::resolver::Resolver;
 use crate::server::{Command, Config, Inbox, ViewSocket};
 use crate::table::{Change, Forward, SocketUse, View, ViewId};
 use crate::target::{Place, Target};
-use crate::upstream::watch_time;
+use crate::upstream::{read_new_outlets, watch_time};
 use crate::{tcp, udp};
 
 /// While clients are still waited for, how often to look whether any are left.
@@ -29,7 +30,7 @@ const DRAIN_STEP: Duration = Duration::from_millis(5);
 /// Runs the server until it is told to end. Whether it could begin goes to `started`.
 pub(crate) fn serve(
     config: Config,
-    inbox: Inbox,
+    inbox: &Inbox,
     metrics: Arc<Metrics>,
     started: &SyncSender<io::Result<()>>,
 ) {
@@ -42,7 +43,7 @@ pub(crate) fn serve(
     tasks.block_on(&runtime, async {
         let resolver = Rc::new(Resolver::new(config, metrics));
         spawn_local(watch_time(resolver.clone()));
-        Owner::new(resolver).run(&inbox).await;
+        Owner::new(resolver).run(inbox).await;
     });
 }
 
@@ -178,20 +179,16 @@ impl Owner {
         for (view, usage, socket) in sockets {
             by_view.entry(view).or_default().push((usage, socket));
         }
-        let mut outcome = Ok(());
+        let mut trouble = None;
         for (view, sockets) in by_view {
-            let served = match self.views.get_mut(&view) {
-                Some(served) => served,
-                None => {
-                    if let Some((usage, _)) = sockets.first() {
-                        outcome = outcome.and(Err(Error::StraySocket { view, usage: *usage }));
-                    }
-                    continue;
-                }
+            let error = match (self.views.get_mut(&view), sockets.first()) {
+                (Some(served), _) => served.take_sockets(&self.resolver, sockets),
+                (None, Some((usage, _))) => Some(Error::StraySocket { view, usage: *usage }),
+                (None, None) => None,
             };
-            outcome = outcome.and(served.take_sockets(&self.resolver, sockets));
+            trouble = trouble.or(error);
         }
-        outcome
+        trouble.map_or(Ok(()), Err)
     }
 
     fn sockets(&self) -> Vec<ViewSocket> {
@@ -222,55 +219,52 @@ impl Owner {
 }
 
 impl Served {
-    fn take_sockets(
-        &mut self,
-        resolver: &Rc<Resolver>,
-        sockets: Vec<(SocketUse, OwnedFd)>,
-    ) -> Result<(), Error> {
-        let mut outcome = Ok(());
-        let (mut datagrams, mut streams, mut upstream) = (Vec::new(), Vec::new(), Vec::new());
-        for (usage, socket) in sockets {
-            match usage {
-                SocketUse::Udp => datagrams.push(socket),
-                SocketUse::Tcp => streams.push(socket),
-                other => upstream.push((other, socket)),
-            }
-        }
-        let failed = |usage, source| Error::Socket { view: self.state.id.clone(), usage, source };
-        if !datagrams.is_empty() {
+    /// Serves all it can; the first error.
+    fn take_sockets(&mut self, resolver: &Rc<Resolver>, sockets: Vec<(SocketUse, OwnedFd)>) -> Option<Error> {
+        let came = |wanted| sockets.iter().any(|(usage, _)| *usage == wanted);
+        if came(SocketUse::Udp) {
             self.datagrams.drain(..).for_each(|(_, task)| task.abort());
         }
-        for socket in datagrams {
-            match Readable::new(socket) {
-                Ok(port) => {
-                    let port = Rc::new(port);
-                    let task = spawn_local(udp::serve(resolver.clone(), self.state.clone(), port.clone()));
-                    self.datagrams.push((port, task.abort_handle()));
-                }
-                Err(error) => outcome = outcome.and(Err(failed(SocketUse::Udp, error))),
-            }
-        }
-        if !streams.is_empty() {
+        if came(SocketUse::Tcp) {
             self.streams.drain(..).for_each(|(_, task)| task.abort());
         }
-        for socket in streams {
-            match listen(resolver, &self.state, socket) {
-                Ok(stream) => self.streams.push(stream),
-                Err(error) => outcome = outcome.and(Err(failed(SocketUse::Tcp, error))),
-            }
+        let mut trouble = None;
+        let mut upstream = Vec::new();
+        for (usage, socket) in sockets {
+            let outcome = match usage {
+                SocketUse::Udp => {
+                    receive(resolver, &self.state, socket).map(|port| self.datagrams.push(port))
+                }
+                SocketUse::Tcp => listen(resolver, &self.state, socket).map(|port| self.streams.push(port)),
+                _ => {
+                    upstream.push((usage, socket));
+                    Ok(())
+                }
+            };
+            trouble = trouble.or_else(|| Some((usage, outcome.err()?)));
         }
         if let Some((usage, _)) = upstream.first() {
             let usage = *usage;
             let supplied = resolver.outlets.borrow_mut().supply(self.place, upstream);
-            outcome = outcome.and(supplied.map_err(|error| failed(usage, error)));
-            crate::upstream::read_new_outlets(resolver);
+            trouble = trouble.or_else(|| Some((usage, supplied.err()?)));
+            read_new_outlets(resolver);
         }
-        outcome
+        trouble.map(|(usage, source)| Error::Socket { view: self.state.id.clone(), usage, source })
     }
 
     fn stop_reading(&self) {
         self.datagrams.iter().for_each(|(_, task)| task.abort());
     }
+}
+
+fn receive(
+    resolver: &Rc<Resolver>,
+    view: &Rc<ViewState>,
+    socket: OwnedFd,
+) -> io::Result<(Rc<Readable>, AbortHandle)> {
+    let port = Rc::new(Readable::new(socket)?);
+    let task = spawn_local(udp::serve(resolver.clone(), view.clone(), port.clone()));
+    Ok((port, task.abort_handle()))
 }
 
 /// Starts to accept; the duplicate is what the owner can have back.

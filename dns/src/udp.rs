@@ -11,8 +11,9 @@ use std::time::Instant;
 use netd_sys::datagram::{RecvBatch, SendBatch};
 use tokio::task::yield_now;
 
+use crate::client::{Origin, OriginWay, ViewState};
 use crate::readable::Readable;
-use crate::resolver::{Handled, Origin, OriginWay, Resolver, ViewState};
+use crate::resolver::{Handled, Resolver};
 
 /// Datagrams in a batch.
 const BATCH: usize = 64;
