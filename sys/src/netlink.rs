@@ -34,7 +34,7 @@ pub struct Op<'a> {
     object: String,
     /// What the kernel takes in one request it does not always do in one.
     messages: Vec<NetlinkMessage<RouteNetlinkMessage>>,
-    forgiven: &'static [i32],
+    forgiven: Vec<i32>,
     descriptors: PhantomData<BorrowedFd<'a>>,
 }
 
@@ -60,8 +60,8 @@ impl Op<'_> {
 
     /// These errnos are as good as success: `ENODEV` for a removal that must be repeatable, `EEXIST` for an addition.
     #[must_use]
-    pub fn forgiving(mut self, errnos: &'static [i32]) -> Self {
-        self.forgiven = errnos;
+    pub fn forgiving(mut self, errnos: &[i32]) -> Self {
+        self.forgiven.extend(errnos);
         self
     }
 }

@@ -79,6 +79,21 @@ fn a_pair_is_made_across_namespaces_and_carries_traffic_at_once() {
 }
 
 #[test]
+fn a_pair_with_an_mtu_too_small_for_ipv6_is_made_all_the_same() {
+    machine(|| {
+        let web = Netns::create_at(Path::new("/run/netns/web")).expect("netns");
+        let mut rtnl = Rtnl::open().expect("open");
+        let master = bridge(&mut rtnl);
+        rtnl.transact(vec![link::veth(&Veth { mtu: Some(600), ..pair("nv1", master, &web) })]).expect("pair");
+        Rtnl::open_in(&web)
+            .expect("open")
+            .transact(vec![link::no_link_local(2), link::up(2)])
+            .expect("far end");
+        assert!(rtnl.link("nv1").expect("look up").expect("exists").running);
+    });
+}
+
+#[test]
 fn an_error_names_the_deed_and_the_object_and_what_the_kernel_said() {
     machine(|| {
         let mut rtnl = Rtnl::open().expect("open");

@@ -2,10 +2,12 @@
 
 mod lab;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::thread;
 
 use lab::{attempt, machine, run};
 use netd_sys::netns::Netns;
@@ -44,6 +46,22 @@ fn removal_is_repeatable_and_creation_is_not() {
         assert!(!path.exists());
         Netns::remove_at(path).expect("remove again");
         web.run(|| ()).expect("it lives on while it is held");
+    });
+}
+
+#[test]
+fn many_made_at_once_all_appear_under_one_mount() {
+    machine(|| {
+        let made: Vec<Netns> = thread::scope(|scope| {
+            let make =
+                |n: u32| move || Netns::create_at(Path::new(&format!("/run/netns/n{n}"))).expect("create");
+            let makers: Vec<_> = (0..16).map(|n| scope.spawn(make(n))).collect();
+            makers.into_iter().map(|maker| maker.join().expect("made")).collect()
+        });
+        let different: BTreeSet<_> = made.iter().map(Netns::id).collect();
+        assert_eq!(different.len(), 16);
+        assert_eq!(run("ip netns list | wc -l").trim(), "16");
+        assert_eq!(run("grep -c ' /run/netns ' /proc/self/mountinfo").trim(), "1");
     });
 }
 

@@ -14,6 +14,7 @@ use netd_sys::nft::{
     Base, Chain, ChainKind, Element, End, Field, Hook, MaxSegment, Nft, Part, Rule, Set, Table, Transport,
     Type, Value, Verdict, ct_state,
 };
+use proptest::prelude::*;
 use socket2::{Domain, Protocol, Socket, Type as SocketType};
 
 fn name(text: &str) -> Value {
@@ -293,6 +294,48 @@ fn elements_come_and_go_in_one_transaction() {
         nft.del_elements("netd", "subnets", &net).expect("remove");
         assert!(!run("nft list set inet netd subnets").contains("10.10.0.0/16"));
     });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Neighbouring networks share the number where one ends and the next begins.
+    #[test]
+    fn a_set_of_networks_holds_exactly_these(
+        slots in prop::sample::subsequence((0..64_u8).collect::<Vec<_>>(), 0..64).prop_shuffle(),
+        keep in 0..64_usize,
+    ) {
+        machine(|| {
+            // The last of the 64 ends with the address space.
+            let subnets: Vec<String> = slots.iter().map(|slot| format!("255.255.255.{}/30", slot * 4)).collect();
+            let keys = |some: &[String]| some.iter().map(|it| Element::key(vec![network(it)])).collect::<Vec<_>>();
+            let (stay, go) = subnets.split_at(keep.min(subnets.len()));
+            let mut nft = Nft::open().expect("open");
+            let empty = set("subnets", &[Type::Ip4], true, vec![]);
+            let filled = Set { elements: keys(stay), ..empty };
+            nft.replace(&Table { name: "netd".into(), sets: vec![filled], chains: vec![] }).expect("replace");
+            for some in go.chunks(3) {
+                nft.add_elements("netd", "subnets", &keys(some)).expect("add");
+            }
+            assert_eq!(listed(), sorted(&subnets));
+            for some in go.rchunks(5) {
+                nft.del_elements("netd", "subnets", &keys(some)).expect("remove");
+            }
+            assert_eq!(listed(), sorted(stay));
+        });
+    }
+}
+
+fn listed() -> Vec<String> {
+    let words = run("nft list set inet netd subnets");
+    let words = words.split(|c: char| c.is_whitespace() || c == ',').filter(|word| word.contains('/'));
+    sorted(&words.map(str::to_owned).collect::<Vec<_>>())
+}
+
+fn sorted(some: &[String]) -> Vec<String> {
+    let mut some = some.to_vec();
+    some.sort();
+    some
 }
 
 #[test]

@@ -34,9 +34,11 @@ impl Channel {
         socket.set_cap_ack(true)?;
         setsockopt(&socket, sockopt::ReceiveTimeout, &PATIENCE)?;
         setsockopt(&socket, sockopt::SendTimeout, &PATIENCE)?;
-        // Beyond net.core.rmem_max, which CAP_NET_ADMIN allows: a lost answer would cost a timeout.
-        setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
-        setsockopt(&socket, sockopt::SndBufForce, &BUFFER)?;
+        // A lost answer would cost a timeout. Beyond the sysctls' limits with CAP_NET_ADMIN, else as far as they go.
+        setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
+            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
+        setsockopt(&socket, sockopt::SndBufForce, &BUFFER)
+            .or_else(|_| setsockopt(&socket, sockopt::SndBuf, &BUFFER))?;
         Ok(Self { socket, port, sequence: 0, inbox: Vec::with_capacity(DATAGRAM) })
     }
 

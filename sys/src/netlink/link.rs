@@ -3,7 +3,7 @@
 //! 40 ms of waiting, so links are taken off their bridge at once and removed by group in the background.
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -74,7 +74,7 @@ pub struct Peer<'a> {
 pub fn veth<'a>(spec: &Veth<'a>) -> Op<'a> {
     let mut far = LinkUnspec::new_with_name(spec.peer.name)
         .index(spec.peer.index.unwrap_or(0))
-        .setns_by_fd(spec.peer.netns.as_fd().as_raw_fd());
+        .setns_by_fd(spec.peer.netns.as_raw_fd());
     let mut near = LinkVeth::new(spec.name, spec.peer.name).link_group(spec.group);
     if let Some(mac) = spec.peer.mac {
         far = far.address(mac.to_vec());
@@ -92,6 +92,7 @@ pub fn veth<'a>(spec: &Veth<'a>) -> Op<'a> {
     Op::new("create the veth pair", spec.name, CREATE, RouteNetlinkMessage::NewLink(near))
         .then(0, RouteNetlinkMessage::SetLink(bare))
         .then(0, RouteNetlinkMessage::SetLink(up))
+        .forgiving(NO_IPV6)
 }
 
 fn with_gso<T>(build: LinkMessageBuilder<T>, size: Option<u32>) -> LinkMessageBuilder<T> {
@@ -201,7 +202,7 @@ pub fn rename(index: u32, name: &str) -> Op<'static> {
 /// it comes up. Has to stand before `up`: the kernel ignores it where a link is made.
 pub fn no_link_local<'a>(link: impl Into<Which<'a>>) -> Op<'static> {
     let which = link.into();
-    set("switch off link-local addresses of the link", which, without_link_local(which))
+    set("switch off link-local addresses of the link", which, without_link_local(which)).forgiving(NO_IPV6)
 }
 
 fn without_link_local(which: Which<'_>) -> LinkMessage {
@@ -326,6 +327,9 @@ pub(crate) fn decode(frame: &Frame<'_>) -> Option<Link> {
     }
     Some(link)
 }
+
+/// Without IPv6, in the kernel or on a link with an MTU below 1280, there is nothing to switch off.
+const NO_IPV6: &[i32] = &[libc::EAFNOSUPPORT];
 
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
