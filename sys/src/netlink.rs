@@ -44,7 +44,7 @@ impl Op<'_> {
             deed,
             object: object.to_string(),
             messages: vec![],
-            forgiven: &[],
+            forgiven: vec![],
             descriptors: PhantomData,
         };
         op.then(flags, message)
