@@ -13,7 +13,7 @@ mod link;
 mod outbox;
 mod plane;
 mod process;
-mod stats;
+pub(crate) mod stats;
 mod supervisor;
 mod worker;
 
@@ -21,4 +21,7 @@ pub(crate) use frame::{SocketKey, SocketUse, Sockets};
 pub(crate) use link::{Batch, Session};
 pub(crate) use stats::Stats;
 pub(crate) use supervisor::{Config, DataPlane, Event};
-pub(crate) use worker::{Options, run};
+pub(crate) use worker::{Options, build, run};
+
+#[cfg(test)]
+mod tests;

@@ -255,11 +255,8 @@ impl Sorted {
                 self.views.extend(fds.into_iter().map(|fd| (Arc::clone(&view), used, fd)));
             }
             (SocketUse::Dns(_), None) => {
-                self.errors.push(format!("sockets came for the unknown view `{key}`"))
+                self.errors.push(format!("sockets came for the unknown view `{key}`"));
             }
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

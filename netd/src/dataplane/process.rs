@@ -71,6 +71,8 @@ impl Places {
                 _ => {}
             }
         }
+        // Made again by the next start.
+        let _ = fs::remove_dir(&self.root);
     }
 
     fn named(run_dir: &Path, name: &str) -> Self {
@@ -142,10 +144,19 @@ impl Process {
         self.ended().await;
     }
 
+    /// Has it drain and end by itself.
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
     /// Ends it at once.
     pub(crate) fn kill(&self) {
-        if let Err(error) = self.handle.get_ref().signal(Signal::SIGKILL) {
-            tracing::debug!(pid = self.pid(), %error, "cannot kill the data plane");
+        self.signal(Signal::SIGKILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Err(error) = self.handle.get_ref().signal(signal) {
+            tracing::debug!(error = %crate::error::Chain(&error), "the data plane has ended already");
         }
     }
 

@@ -157,6 +157,14 @@ impl DataPlane {
         self.0.stop.cancel();
         self.0.stopped.cancelled().await;
     }
+
+    /// Ends it even if somebody else started it.
+    pub(crate) async fn end(&self) {
+        if let Some(session) = self.0.session() {
+            session.tell(&Request::Stop);
+        }
+        self.stop().await;
+    }
 }
 
 impl Shared {
@@ -260,7 +268,7 @@ impl Supervisor {
     }
 
     /// Connects to the data plane that runs, if one does. One that runs but does not answer is ended.
-    async fn adopt(&self, process: Option<Process>) -> Option<Live> {
+    async fn adopt(&mut self, process: Option<Process>) -> Option<Live> {
         let answer = match self.failures {
             0..FORGIVEN => Link::connect(&self.places.socket, &self.config.build, PATIENCE).await,
             _ => Err(LinkError::Closed),
@@ -275,9 +283,20 @@ impl Supervisor {
                 );
                 Some(Live { link, greeting, process })
             }
+            (Err(LinkError::Protocol(protocol)), Some(process)) => {
+                // It cannot be talked to, so its sockets are lost to us. Its connections need not be.
+                tracing::warn!(
+                    pid = process.pid(),
+                    protocol,
+                    "the data plane that runs is too different: it drains"
+                );
+                process.terminate();
+                self.leaving.push(process);
+                None
+            }
             (Err(error), Some(mut process)) => {
                 tracing::warn!(pid = process.pid(), error = %crate::error::Chain(&error),
-                    "the data plane does not answer: starting another one");
+                    "the data plane has died or does not answer: starting another one");
                 process.kill();
                 process.ended().await;
                 None

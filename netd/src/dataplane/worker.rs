@@ -2,7 +2,7 @@
 //! one control plane at a time. When that dies it serves on and waits for the next.
 
 mod peer;
-mod serve;
+pub(super) mod serve;
 
 use std::fs;
 use std::os::fd::AsFd as _;
