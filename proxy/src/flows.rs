@@ -160,6 +160,11 @@ impl<U> FlowTable<U> {
         ended
     }
 
+    /// Whether the lane, if it is open, has no flow.
+    pub fn is_lane_empty(&self, lane: LaneId) -> bool {
+        self.lanes.get(lane.0 as usize).is_none_or(|lane| lane.open == 0)
+    }
+
     pub fn find(&self, key: &Key) -> Option<FlowId> {
         self.index.get(key).copied().map(FlowId)
     }

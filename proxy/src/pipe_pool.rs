@@ -9,8 +9,8 @@ pub(crate) struct PipePool {
     idle: Vec<Pipe>,
     /// Bytes that new pipes may still promise to hold.
     budget: usize,
-    /// After the kernel refused one, none is asked for until one comes back.
-    refused: bool,
+    /// After the kernel refused one, so many loans are denied without asking it again.
+    denials: u32,
 }
 
 /// What the kernel lets anybody have (fs.pipe-max-size).
@@ -22,7 +22,7 @@ const USELESS: usize = 1 << 16;
 impl PipePool {
     /// A pool whose pipes hold up to `budget` bytes together: first large ones, then, when half of it is gone, small.
     pub(crate) fn new(budget: usize) -> Self {
-        Self { idle: Vec::new(), budget, refused: false }
+        Self { idle: Vec::new(), budget, denials: 0 }
     }
 
     /// A pipe with nothing in it, while there is one to be had.
@@ -32,7 +32,8 @@ impl PipePool {
 
     fn make(&mut self) -> Option<Pipe> {
         let wanted = if self.budget >= LARGE * PREFER_SMALL_BELOW { LARGE } else { SMALL };
-        if self.refused || self.budget < wanted {
+        if self.denials > 0 || self.budget < wanted {
+            self.denials = self.denials.saturating_sub(1);
             return None;
         }
         match Pipe::new(wanted) {
@@ -41,7 +42,7 @@ impl PipePool {
                 Some(pipe)
             }
             Ok(_) | Err(_) => {
-                self.refused = true;
+                self.denials = DENIALS;
                 None
             }
         }
@@ -49,7 +50,7 @@ impl PipePool {
 
     /// Takes a pipe back.
     pub(crate) fn put_back(&mut self, pipe: Pipe) {
-        self.refused = false;
+        self.denials = 0;
         if pipe.held() == 0 {
             self.idle.push(pipe);
         } else {
@@ -58,6 +59,8 @@ impl PipePool {
     }
 }
 
+/// A loan is asked for at most once in a step of 64 KiB: the kernel is asked again after some megabytes were copied.
+const DENIALS: u32 = 256;
 /// Large pipes are made while room for this many is left.
 const PREFER_SMALL_BELOW: usize = 8;
 

@@ -55,6 +55,7 @@ pub(crate) struct SessionId {
     pub(crate) generation: u32,
 }
 
+#[derive(Clone, Copy, Debug)]
 enum Verdict {
     Wait,
     GoOn,
@@ -96,7 +97,8 @@ impl Sessions {
             Side::Backend => session.backend.learn(event),
         }
         let verdict = if session.connecting.is_some() {
-            session.connect_ended(kit)
+            // Until its end is known a connecting socket is neither writable nor hung up.
+            if event.writable() { session.connect_ended(kit) } else { Verdict::Wait }
         } else {
             session.relay_or_break(kit, side, event)
         };

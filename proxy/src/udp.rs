@@ -46,6 +46,7 @@ pub(crate) struct Udp {
     replies: Replies,
     /// Places in `incoming` whose sending met a refusal.
     refused: Vec<usize>,
+    draining: bool,
 }
 
 /// A listener's socket on this worker, and what it leads to.
@@ -75,6 +76,7 @@ impl Udp {
             groups: Groups::new(BATCH),
             replies: Replies::new(),
             refused: Vec::with_capacity(2 * BATCH),
+            draining: false,
         }
     }
 
@@ -110,11 +112,23 @@ impl Udp {
         let Some(lane) = self.lanes.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
         lane.pool = lane.handle.service.pool();
         let lane = &*lane;
-        self.table.limit_lane(id, lane.handle.listener.limit as usize, lane.pool.udp_idle);
+        if !self.draining {
+            self.table.limit_lane(id, lane.handle.listener.limit as usize, lane.pool.udp_idle);
+        }
         let ended = self.table.end_where(id, crate::flows::End::BackendGone, |flow| {
             !flow.upstream.leads_as(&flow.key, &lane.handle, &lane.pool)
         });
         self.close(ended);
+    }
+
+    /// Closes the sockets that no flow needs any more, so that their ports are free for whoever comes next.
+    fn let_go_of_drained(&mut self) {
+        if !self.draining {
+            return;
+        }
+        for slot in &mut self.lanes {
+            slot.take_if(|lane| self.table.is_lane_empty(lane.id));
+        }
     }
 
     /// The end of flows that have left the table.
@@ -191,14 +205,17 @@ impl Datagrams for Udp {
         while let Some(ended) = self.table.expire(kit.now) {
             self.close([ended]);
         }
+        self.let_go_of_drained();
     }
 
     fn drain(&mut self, kit: &mut Kit) {
+        self.draining = true;
         for lane in self.lanes.iter().flatten() {
-            // The socket itself stays until the flows have ended: answers leave through it.
+            // The socket itself stays until the lane's flows have ended: answers leave through it.
             let _ = kit.poller.remove(lane.socket.as_fd());
             self.table.limit_lane(lane.id, 0, lane.pool.udp_idle.min(DRAIN_IDLE));
         }
+        self.let_go_of_drained();
     }
 
     fn open(&self) -> usize {

@@ -1,5 +1,6 @@
 //! A proxy that runs out of descriptors: everybody is served in the end, and nobody spins meanwhile. The limit is the
 //! process's, so clients and backend are another process: this test again, told by the environment to be them.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -37,7 +38,7 @@ fn without_descriptors_connections_wait_and_nobody_spins() {
         lines.find_map(|line| line.split_once(what).map(|(_, rest)| rest.trim().to_owned())).unwrap()
     };
     let backend = said("backend ").parse().unwrap();
-    let mut bed = Bed::with(&[backend], Config { workers: 2, ..Config::default() });
+    let mut bed = Bed::with(&[backend], &Config { workers: 2, ..Config::default() });
     let address = bed.listen();
     setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard).unwrap();
     writeln!(other.stdin.as_mut().unwrap(), "{address}").unwrap();

@@ -46,7 +46,8 @@ impl Pipe {
         Ok(moved)
     }
 
-    /// Gives what the pipe holds to `sink`, or as much as that takes; never waits.
+    /// Gives what the pipe holds to `sink`, or as much as that takes; never waits. A sink whose peer is gone raises
+    /// SIGPIPE, for which splice has no flag: the process must ignore it, as every Rust program does from its start.
     pub fn drain(&mut self, sink: impl AsFd) -> io::Result<usize> {
         let moved = splice(&self.read, None, sink, None, self.held, flags())?;
         self.held -= moved.min(self.held);

@@ -21,18 +21,21 @@ pub enum Dropped {
     Unreachable,
     /// The socket's send buffer was full.
     Backlog,
+    /// It claims to come from a listening socket of ours: an answer would come back as the next question, for ever.
+    Loop,
     /// The kernel would not send it for another reason.
     Invalid,
 }
 
 impl Dropped {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Limit,
         Self::NoBackend,
         Self::Exhausted,
         Self::Refused,
         Self::Unreachable,
         Self::Backlog,
+        Self::Loop,
         Self::Invalid,
     ];
 
@@ -44,6 +47,7 @@ impl Dropped {
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
             Self::Backlog => "backlog",
+            Self::Loop => "loop",
             Self::Invalid => "invalid",
         }
     }
@@ -107,7 +111,9 @@ impl DatagramMeters {
 /// What the counters of a listener said. All zero for one of connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DatagramCounts {
+    /// Datagrams that were sent on to backends.
     pub to_backend: u64,
+    /// Datagrams that came from backends.
     pub to_client: u64,
     /// Flows that ended by silence.
     pub expired: u64,

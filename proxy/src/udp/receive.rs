@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use netd_sys::datagram::Datagram;
+use netd_sys::datagram::{Datagram, RecvBatch};
 
 use crate::flows::{FlowId, Key, LaneId, Traffic};
 use crate::worker::Kit;
@@ -71,15 +71,18 @@ impl Udp {
             let sent = out.send(flow.upstream.socket());
             meters.datagrams.dropped(Dropped::Backlog, sent.waiting);
             self.refused.clear();
+            let mut kept = 0;
             for failure in sent.failures {
+                let place = failure.tag as usize;
+                kept += traffic_of(&self.incoming, place).datagrams;
                 match failure.error.kind() {
                     // It is about an earlier datagram; this one has not left yet.
-                    io::ErrorKind::ConnectionRefused => self.refused.push(failure.tag as usize),
+                    io::ErrorKind::ConnectionRefused => self.refused.push(place),
                     _ => meters.datagrams.dropped(Dropped::from(&failure.error), 1),
                 }
             }
             meters.moved_to_backend(sent.bytes as u64);
-            meters.datagrams.moved_to_backend(traffic.datagrams);
+            meters.datagrams.moved_to_backend(traffic.datagrams.saturating_sub(kept));
             entry.handle.service.meters.moved_to_backend(sent.bytes as u64);
             self.table.client_sent(id, traffic, kit.now);
             if !self.refused.is_empty() {
@@ -103,12 +106,21 @@ impl Udp {
         }
         let sent = out.send(flow.upstream.socket());
         meters.datagrams.dropped(Dropped::Backlog, sent.waiting);
+        let mut left =
+            self.refused.iter().map(|&place| traffic_of(&self.incoming, place).datagrams).sum::<u64>();
         for failure in sent.failures {
+            left = left.saturating_sub(traffic_of(&self.incoming, failure.tag as usize).datagrams);
             meters.datagrams.dropped(Dropped::from(&failure.error), 1);
         }
+        meters.datagrams.moved_to_backend(left);
         meters.moved_to_backend(sent.bytes as u64);
         entry.handle.service.meters.moved_to_backend(sent.bytes as u64);
     }
+}
+
+fn traffic_of(batch: &RecvBatch, place: usize) -> Traffic {
+    let datagram = batch.datagram(place);
+    Traffic::of(datagram.payload, datagram.segment)
 }
 
 fn key_of(lane: LaneId, datagram: &Datagram<'_>) -> Option<Key> {

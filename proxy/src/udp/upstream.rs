@@ -72,6 +72,9 @@ impl Udp {
     }
 
     fn open_flow(&mut self, kit: &mut Kit, key: Key) -> Result<FlowId, Dropped> {
+        if self.is_own(&key) {
+            return Err(Dropped::Loop);
+        }
         let lane = self.lane(key.lane).ok_or(Dropped::Limit)?;
         let handle = Arc::clone(&lane.handle);
         let opened = self.try_open(kit, key, &handle);
@@ -116,6 +119,13 @@ impl Udp {
             let occupied = backend.occupy();
             Ok(Upstream { socket, peer, occupied, service: Arc::clone(service), refused: false, _pass: pass })
         })
+    }
+
+    /// Whether the source is one of our own listening sockets, which never send but to clients: somebody made it up.
+    fn is_own(&self, key: &Key) -> bool {
+        let lanes = || self.lanes.iter().flatten();
+        key.local == Some(key.client.ip())
+            && lanes().any(|lane| lane.handle.listener.address.port() == key.client.port())
     }
 
     /// A place in this worker's table, and one of the listener's on all workers.

@@ -1,5 +1,6 @@
 //! What the tests of real sockets share: a proxy on loopback, backends as threads, and waiting with a deadline.
 #![allow(dead_code, reason = "every test file is a crate of its own and uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -28,11 +29,11 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) fn new(backends: &[SocketAddr]) -> Self {
-        Self::with(backends, Config { workers: 2, max_connections: 100_000, ..Config::default() })
+        Self::with(backends, &Config { workers: 2, max_connections: 100_000, ..Config::default() })
     }
 
-    pub(crate) fn with(backends: &[SocketAddr], config: Config) -> Self {
-        let proxy = Proxy::start(&config).unwrap();
+    pub(crate) fn with(backends: &[SocketAddr], config: &Config) -> Self {
+        let proxy = Proxy::start(config).unwrap();
         let service = Service {
             id: "s".into(),
             label: "s".into(),

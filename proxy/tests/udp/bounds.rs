@@ -72,3 +72,19 @@ fn a_flood_of_datagrams_is_survived_and_counted_or_dropped_by_the_kernel() {
         });
     });
 }
+
+#[test]
+fn a_made_up_source_cannot_set_the_proxy_talking_to_itself() {
+    in_namespace(|| {
+        let echo = Echo::new();
+        let rig = Rig::new(Setup { workers: 1, sockets: 1, ..Setup::default() }, &[echo.address]);
+        // Sent through the listening socket itself, which is how a spoofed source looks to the proxy.
+        let copy = rig.proxy.sockets().unwrap().remove(0).1.remove(0);
+        let mut batch = SendBatch::new(1);
+        let mut out = batch.begin();
+        assert!(out.push(Some(rig.address), None, None, b"from itself to itself", 0));
+        assert_eq!(out.send(copy.as_fd()).messages, 1);
+        eventually("it is dropped", || rig.counts().datagrams.dropped(Dropped::Loop) == 1);
+        assert_eq!((rig.counts().accepted, rig.counts().datagrams.to_backend), (0, 0));
+    });
+}
