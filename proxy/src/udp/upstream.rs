@@ -123,9 +123,12 @@ impl Udp {
 
     /// Whether the source is one of our own listening sockets, which never send but to clients: somebody made it up.
     fn is_own(&self, key: &Key) -> bool {
-        let lanes = || self.lanes.iter().flatten();
+        let is_source = |address: SocketAddr| {
+            address.port() == key.client.port()
+                && (address.ip().is_unspecified() || address.ip() == key.client.ip())
+        };
         key.local == Some(key.client.ip())
-            && lanes().any(|lane| lane.handle.listener.address.port() == key.client.port())
+            && self.lanes.iter().flatten().any(|lane| is_source(lane.handle.listener.address))
     }
 
     /// A place in this worker's table, and one of the listener's on all workers.
