@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::datagram;
 use crate::error::{Doing, KernelError};
 
 /// An idle peer is asked for a sign of life after this long, so that one that is gone is noticed although nobody
@@ -34,7 +35,7 @@ pub fn bind_tcp(address: SocketAddr, how_many: usize, backlog: i32) -> Result<Ve
 }
 
 /// Datagram sockets on `address`, as many as asked for, between which the kernel shares senders out. Clashes and port
-/// 0 as with [`bind_tcp`].
+/// 0 as with [`bind_tcp`]. They have large buffers and tell the local address that each datagram was sent to.
 pub fn bind_udp(address: SocketAddr, how_many: usize) -> Result<Vec<OwnedFd>, KernelError> {
     Ok(bind_all(address, how_many, Type::DGRAM)?.into_iter().map(OwnedFd::from).collect())
 }
@@ -62,6 +63,11 @@ fn open(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+    }
+    if kind == Type::DGRAM {
+        // Before the bind: what arrives in between would not tell where it was sent to.
+        datagram::receive_local_address(&socket)?;
+        datagram::enlarge_buffers(&socket)?;
     }
     if kind == Type::STREAM {
         // Connections of an earlier listener in TIME_WAIT are no clash. (For datagrams it would mean sharing.)
