@@ -10,6 +10,8 @@ mod client;
 mod error;
 mod forward;
 mod health;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod index;
 mod key;
 mod metrics;

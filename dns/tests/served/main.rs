@@ -3,3 +3,4 @@
 mod forward;
 mod lab;
 mod local;
+mod stream;
