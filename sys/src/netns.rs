@@ -64,7 +64,7 @@ impl Netns {
     /// Makes a namespace and mounts it on `path`, which must not exist yet; nothing stays behind on failure. The
     /// directory is made as `ip netns` makes it, so that the two see each other's namespaces.
     pub fn create_at(path: &Path) -> Result<Self, KernelError> {
-        let made = Self::create()?;
+        let made = Self::create(path)?;
         made.bind_at(path)?;
         Ok(made)
     }
@@ -85,16 +85,25 @@ impl Netns {
         mounted.doing(deed, path.display())
     }
 
-    /// Takes the name away; the namespace ends with its last user. Nothing there is no error.
+    /// Takes the name away; the namespace ends with its last user. Nothing there is no error, but what is neither a
+    /// namespace nor the empty file under one is somebody else's and stays.
     pub fn remove_at(path: &Path) -> Result<(), KernelError> {
         for _ in 0..STACKED_MOUNTS {
+            if !Self::is_mounted_at(path) {
+                break;
+            }
             match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-                Ok(()) => {}
-                Err(Errno::EINVAL | Errno::ENOENT) => break,
+                // Somebody else was quicker.
+                Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
                 Err(errno) => return Err(KernelError::new("unmount", path.display(), errno)),
             }
         }
-        match fs::remove_file(path) {
+        let removed =
+            fs::symlink_metadata(path).and_then(|found| match found.is_file() && found.len() == 0 {
+                true => fs::remove_file(path),
+                false => Err(io::Error::new(ErrorKind::InvalidInput, "it is not a network namespace")),
+            });
+        match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(KernelError::new("remove", path.display(), error))
             }
@@ -122,17 +131,14 @@ impl Netns {
     }
 
     /// On a thread of its own, so that the caller never leaves its namespace.
-    fn create() -> Result<Self, KernelError> {
-        let deed = "make a network namespace";
-        let maker = thread::Builder::new()
-            .name("netns".into())
-            .spawn(move || {
-                unshare(CloneFlags::CLONE_NEWNET).doing(deed, "")?;
-                Self::current()
-            })
-            .doing(deed, "")?;
-        let lost = || KernelError::new(deed, "", io::Error::other("its thread ended early"));
-        maker.join().map_err(|_| lost())?
+    fn create(path: &Path) -> Result<Self, KernelError> {
+        let deed = "make the network namespace";
+        let maker = thread::Builder::new().name("netns".into()).spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Ok::<_, io::Error>(Self::current())
+        });
+        let lost = |_| io::Error::other("its thread ended early");
+        maker.and_then(|maker| maker.join().map_err(lost)?).doing(deed, path.display())?
     }
 
     fn adopt(file: File) -> io::Result<Self> {

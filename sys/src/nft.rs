@@ -1,10 +1,10 @@
 //! nftables without a program in between: whole tables replaced, elements added and removed, each in one transaction
 //! of the kernel. Nothing is read back and patched: a table that somebody damaged is written anew.
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as KernelHook, HookNumber, InetHookNumber, NfTablesMessage,
-    TableAttribute, TableMessage, Verdict as KernelVerdict, VerdictAttribute,
+    SetElementMessage, TableAttribute, TableMessage, Verdict as KernelVerdict, VerdictAttribute,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
@@ -70,7 +70,7 @@ impl Nft {
             for (rule, number) in chain.rules.iter().zip(1..) {
                 let object = format!("number {number} of chain {} of table {name}", chain.name);
                 let message = rule::message(name, &chain.name, rule).doing("write the rule", &object)?;
-                let flags = NLM_F_CREATE | netlink_packet_core::NLM_F_APPEND;
+                let flags = NLM_F_CREATE | NLM_F_APPEND;
                 batch.push("add the rule", object, flags, NfTablesMessage::NewRule(message));
             }
         }
@@ -186,7 +186,7 @@ impl Batch {
         table: &str,
         set: &str,
         elements: &[Element],
-        wrap: fn(netlink_packet_netfilter::nftables::SetElementMessage) -> NfTablesMessage,
+        wrap: fn(SetElementMessage) -> NfTablesMessage,
     ) {
         for message in set::elements(table, set, elements) {
             self.push(deed, format!("{set} of table {table}"), NLM_F_CREATE, wrap(message));

@@ -4,7 +4,6 @@ mod lab;
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use lab::{machine, run};
 use netd_sys::netlink::addr::{self, Addr};
@@ -170,9 +169,7 @@ fn a_group_of_links_goes_at_once_and_only_that_group() {
         let made =
             names.iter().zip(&homes).map(|(name, home)| link::veth(&pair(name, master, home))).collect();
         rtnl.transact(made).expect("pairs");
-        let start = Instant::now();
         rtnl.transact(vec![link::delete_group(GROUP + 1)]).expect("delete");
-        assert!(start.elapsed() < Duration::from_secs(2), "not one by one: {:?}", start.elapsed());
         let left: Vec<String> = rtnl.links().expect("list").into_iter().map(|link| link.name).collect();
         assert_eq!(left, ["lo", "nd-test"]);
         assert!(!run("ip -n n7 link").contains("eth0"), "the other end goes too");

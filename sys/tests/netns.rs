@@ -45,7 +45,25 @@ fn removal_is_repeatable_and_creation_is_not() {
         Netns::remove_at(path).expect("remove");
         assert!(!path.exists());
         Netns::remove_at(path).expect("remove again");
+        fs::write(path, "").expect("what a crash between file and mount leaves");
+        Netns::remove_at(path).expect("remove the rest");
+        assert!(!path.exists());
         web.run(|| ()).expect("it lives on while it is held");
+    });
+}
+
+#[test]
+fn what_somebody_else_put_there_stays() {
+    machine(|| {
+        run(
+            "mkdir -p /run/netns/directory && echo mine > /run/netns/file && ln -s /proc/self/ns/net /run/netns/link",
+        );
+        for name in ["directory", "file", "link"] {
+            let path = Path::new("/run/netns").join(name);
+            let refused = Netns::remove_at(&path).expect_err(name);
+            assert_eq!(refused.to_string(), format!("cannot remove {}", path.display()));
+            assert!(path.symlink_metadata().is_ok(), "{name}");
+        }
     });
 }
 
