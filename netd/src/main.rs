@@ -1,16 +1,33 @@
 //! The one binary: control plane, data plane and command line.
 
+mod bus;
+mod cli;
+mod config;
+mod daemon;
+mod dataplane;
+mod doctor;
+mod driver;
+mod engine;
+mod error;
+mod files;
 mod firewall;
-mod ipam;
-mod model;
 mod hosts;
+mod ipam;
+mod manager;
+mod model;
 mod ports;
+mod reconcile;
 mod resolvconf;
+mod resolver;
+mod server;
+mod steer;
 mod store;
 mod tables;
+mod telemetry;
 #[cfg(test)]
 mod testing;
-mod dataplane;
-mod cli;
+mod watch;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::run(daemon::run)
+}

@@ -1,0 +1,216 @@
+//! `netd run`: puts the parts together, in the order in which they depend on each other, and takes them apart again.
+//! No logic of its own.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+use netd_sys::netlink::monitor::Monitor;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::bus::Bus;
+use crate::cli::run::{LogFormat, RunArgs};
+use crate::config::Config;
+use crate::dataplane::{self, DataPlane, Event};
+use crate::engine::Engine;
+use crate::error::Chain;
+use crate::manager::{self, World};
+use crate::server::listen::{bind_unix, serve};
+use crate::server::{App, Metrics, Server};
+use crate::{telemetry, watch};
+
+/// Requests that run when the daemon is told to stop get this long.
+const LAST_REQUESTS: Duration = Duration::from_secs(3);
+/// From start to serving; the data plane is started, or adopted, in between.
+const START: Duration = Duration::from_secs(30);
+
+/// Runs until SIGTERM, SIGINT or `netd down`.
+pub(crate) fn run(args: RunArgs) -> Result<()> {
+    let config = Arc::new(Config::load(&args)?);
+    drop(args);
+    telemetry::start(&config.log, config.log_format)?;
+    tracing::info!(config = ?config, version = env!("CARGO_PKG_VERSION"), "starting");
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the control plane works on the kernel's objects: run it as root"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    LocalSet::new().block_on(&runtime, daemon(config))
+}
+
+async fn daemon(config: Arc<Config>) -> Result<()> {
+    for directory in [&config.state_dir, &config.run_dir, &config.netns_dir] {
+        make_directory(directory)?;
+    }
+    let bus = Bus::new();
+    let (engine, thread, opened) = {
+        let (config, bus) = (Arc::clone(&config), bus.clone());
+        Engine::start(move || manager::open(config, bus)).context("cannot start the engine")?
+    };
+    opened.await.context("the engine ended while starting")??;
+    // Only the holder of the store may take the socket: a second daemon has failed by now.
+    let listener = bind_unix(&config.socket)?;
+    engine.call(manager::recover).await??;
+
+    let dataplane = start_dataplane(&config, &engine);
+    let app = Arc::new(App {
+        config: Arc::clone(&config),
+        engine: engine.clone(),
+        dataplane: dataplane.clone(),
+        bus,
+        started: SystemTime::now(),
+        ready: AtomicBool::new(false),
+        metrics: Metrics::new(),
+        stop: CancellationToken::new(),
+        stop_dataplane: AtomicBool::new(false),
+        purge: AtomicBool::new(false),
+    });
+    let tasks = TaskTracker::new();
+    let server = Rc::new(Server::new(Arc::clone(&app)));
+    let api = Rc::clone(&server);
+    let handle = move |request| {
+        let server = Rc::clone(&api);
+        async move { server.handle(request).await }
+    };
+    tokio::task::spawn_local(serve(listener, handle, app.stop.clone(), tasks.clone()));
+    if let Some(address) = config.metrics {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen for metrics on {address}"))?;
+        let handle = move |request| {
+            let server = Rc::clone(&server);
+            async move { server.handle_metrics(request).await }
+        };
+        tokio::task::spawn_local(serve(listener, handle, app.stop.clone(), tasks.clone()));
+    }
+    start_watches(&app).await?;
+    become_ready(&app).await?;
+    wait_for_the_end(&app).await?;
+    end(app, tasks, dataplane, engine, thread).await
+}
+
+fn start_dataplane(config: &Config, engine: &Engine<World>) -> DataPlane {
+    let engine = engine.clone();
+    DataPlane::start(dataplane_config(config), move |event| {
+        let posted = engine.post(move |world| match event {
+            Event::Connected { session, revision, inventory } => {
+                world.connected(session, revision, inventory)
+            }
+            Event::NeedSockets { session, key, used } => world.supply(&session, &key, used),
+            Event::Refused { revision, error } => {
+                tracing::error!(revision, error, "the data plane refuses a table")
+            }
+        });
+        if let Err(error) = posted {
+            tracing::error!(%error, "cannot follow the data plane");
+        }
+    })
+}
+
+fn dataplane_config(config: &Config) -> dataplane::Config {
+    let settings = &config.dataplane;
+    let mut arguments = vec![
+        format!("--workers={}", config.workers()),
+        format!("--spin-us={}", settings.spin.as_micros()),
+        format!("--max-connections={}", settings.max_connections),
+        format!("--drain-seconds={}", settings.drain.as_secs()),
+        format!("--log={}", config.log),
+        format!("--log-format={}", if config.log_format == LogFormat::Json { "json" } else { "text" }),
+    ];
+    arguments.extend(settings.user.iter().map(|user| format!("--user={user}")));
+    dataplane::Config {
+        run_dir: config.run_dir.clone(),
+        program: "/proc/self/exe".into(),
+        arguments,
+        build: dataplane::build(),
+        drain: settings.drain,
+    }
+}
+
+async fn start_watches(app: &Arc<App>) -> Result<()> {
+    let port = app.engine.call(|world| world.reconcile.nft_port()).await?;
+    let monitor = Monitor::nftables().context("cannot watch the firewall's rules")?;
+    tokio::task::spawn_local(watch::firewall(Arc::clone(app), port, monitor));
+    tokio::task::spawn_local(watch::resolv_conf(Arc::clone(app)));
+    Ok(())
+}
+
+/// Ready means: the kernel and the data plane hold what the store says.
+async fn become_ready(app: &App) -> Result<()> {
+    let revision = app.engine.call(|world| world.revision()).await?;
+    app.dataplane.served(revision.max(1), START).await.context("the data plane does not come up")?;
+    app.ready.store(true, Ordering::Release);
+    tracing::info!(revision, "ready");
+    // Only a supervisor that asked for it (NOTIFY_SOCKET) hears this.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    Ok(())
+}
+
+async fn wait_for_the_end(app: &App) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut reload = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = app.stop.cancelled() => break,
+            _ = reload.recv() => app.engine.post(World::host_changed)?,
+        }
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    app.stop.cancel();
+    Ok(())
+}
+
+/// Requests, then the data plane, then the engine; with `--purge` what they wrote.
+async fn end(
+    app: Arc<App>,
+    tasks: TaskTracker,
+    dataplane: DataPlane,
+    engine: Engine<World>,
+    thread: std::thread::JoinHandle<()>,
+) -> Result<()> {
+    tasks.close();
+    if tokio::time::timeout(LAST_REQUESTS, tasks.wait()).await.is_err() {
+        tracing::warn!("some requests did not end in time");
+    }
+    let config = Arc::clone(&app.config);
+    if app.stop_dataplane.load(Ordering::Acquire) {
+        dataplane.end().await;
+    } else {
+        dataplane.stop().await;
+    }
+    // The socket stays until here: who connects in the meantime waits, and is told by its closing.
+    let _ = std::fs::remove_file(&config.socket);
+    let purge = app.purge.load(Ordering::Acquire);
+    tracing::info!("stopped");
+    // The watches hold handles of the engine until the runtime goes; nothing is queued any more.
+    drop((app, engine, thread));
+    if purge {
+        for directory in [&config.state_dir, &config.run_dir] {
+            remove_directory(directory);
+        }
+    }
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot make the directory {}", path.display()))
+}
+
+/// What is in it is ours; the directory itself may be somebody's mount.
+fn remove_directory(path: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(path) {
+        tracing::warn!(path = %path.display(), error = %Chain(&error), "cannot remove what netd kept here");
+    }
+}

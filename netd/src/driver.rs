@@ -1,0 +1,94 @@
+//! What the kernel holds for us: bridges, veth pairs, addresses, routes. A network's driver is one file below; the
+//! functions here find its arm. Managers decide, drivers do; no driver reads or writes a record.
+
+mod bridge;
+mod reaper;
+
+use std::net::IpAddr;
+
+use netd_sys::KernelError;
+use netd_sys::netlink::Rtnl;
+use netd_sys::netlink::link::Link;
+use netd_sys::netns::Netns;
+
+use crate::model::{Driver, Endpoint, Network};
+pub(crate) use bridge::mac_for;
+pub(crate) use reaper::Reaper;
+
+/// The link group of everything that is ours: what does not carry it, or [`DOOMED`], is not touched.
+pub(crate) const GROUP: u32 = 0x6e64;
+/// The group of what is about to be deleted in the background.
+pub(crate) const DOOMED: u32 = 0x6e65;
+
+/// The host's side of the kernel.
+pub(crate) struct Kernel {
+    pub host: Netns,
+    pub rtnl: Rtnl,
+    pub reaper: Reaper,
+}
+
+/// Through which gateways a sandbox reaches the rest of the world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gateways {
+    pub v4: Option<IpAddr>,
+    pub v6: Option<IpAddr>,
+}
+
+impl Kernel {
+    pub(crate) fn open() -> Result<Self, KernelError> {
+        Ok(Self { host: Netns::current()?, rtnl: Rtnl::open()?, reaper: Reaper::start()? })
+    }
+
+    /// Makes what the network needs in the host; what is there already is brought to what it should be.
+    pub(crate) fn ensure_network(&mut self, network: &Network) -> Result<(), KernelError> {
+        match network.driver {
+            Driver::Bridge => bridge::ensure(self, network),
+        }
+    }
+
+    /// Total and repeatable: gone is gone.
+    pub(crate) fn remove_network(&mut self, network: &Network) -> Result<(), KernelError> {
+        match network.driver {
+            Driver::Bridge => bridge::remove(self, network),
+        }
+    }
+
+    /// Puts the endpoint into the sandbox's namespace and on its network.
+    pub(crate) fn attach(
+        &mut self,
+        network: &Network,
+        endpoint: &Endpoint,
+        netns: &Netns,
+        gateways: Gateways,
+    ) -> Result<(), KernelError> {
+        match network.driver {
+            Driver::Bridge => bridge::attach(self, network, endpoint, netns, gateways),
+        }
+    }
+
+    /// Cuts the endpoint off at once and has it deleted in the background. Total and repeatable.
+    pub(crate) fn detach(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
+        bridge::cut(self, &endpoint.host_link)
+    }
+
+    /// Gives the sandbox other default routes.
+    pub(crate) fn route(
+        &mut self,
+        netns: &Netns,
+        routes: &[(&Endpoint, Gateways)],
+    ) -> Result<(), KernelError> {
+        bridge::route(netns, routes)
+    }
+
+    /// Links that carry our mark.
+    pub(crate) fn ours(&mut self) -> Result<Vec<Link>, KernelError> {
+        let mut links = self.rtnl.links()?;
+        links.retain(|link| link.group == GROUP || link.group == DOOMED);
+        Ok(links)
+    }
+
+    /// Removes a link of ours that no record knows.
+    pub(crate) fn remove_stray(&mut self, link: &Link) -> Result<(), KernelError> {
+        bridge::cut(self, &link.name)
+    }
+}

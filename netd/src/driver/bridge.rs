@@ -1,0 +1,236 @@
+//! The bridge driver: one Linux bridge a network, the gateway's addresses on it, one veth pair an endpoint.
+//!
+//! Everything has a name that follows from an id, so each function here can be repeated after a crash.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+use netd_sys::netlink::addr::{self, Addr};
+use netd_sys::netlink::link::{self, Bridge, Peer, Port, Veth};
+use netd_sys::netlink::route::{self, Route};
+use netd_sys::netlink::{Op, Rtnl};
+use netd_sys::netns::Netns;
+use netd_sys::{KernelError, announce, sysctl};
+use nix::libc;
+
+use super::reaper::delete_doomed;
+use super::{GROUP, Gateways, Kernel};
+use crate::model::{Endpoint, Network};
+
+const GONE: &[i32] = &[libc::ENODEV];
+const THERE: &[i32] = &[libc::EEXIST];
+
+/// Makes the bridge unless it is there, and gives it the gateway's addresses.
+pub(super) fn ensure(kernel: &mut Kernel, network: &Network) -> Result<(), KernelError> {
+    let (v4, v6) = families(network);
+    enable_forwarding(v4, v6, &mut kernel.rtnl)?;
+    let name = &*network.bridge;
+    let mut ops = Vec::new();
+    if kernel.rtnl.link(name)?.is_none() {
+        let mac = Some(bridge_mac(&network.id));
+        let mtu = Some(network.options.mtu);
+        ops.push(link::bridge(&Bridge { name, mac, mtu, group: GROUP }));
+    }
+    if !v6 && !network.adopted_bridge {
+        ops.push(link::no_link_local(name));
+    }
+    ops.push(link::up(name));
+    kernel.rtnl.transact(ops)?;
+    let index = index_of(&mut kernel.rtnl, name)?;
+    kernel
+        .rtnl
+        .transact(gateway_addresses(network, index).map(|addr| addr::add(addr).forgiving(THERE)).collect())
+}
+
+/// Deletes the bridge and waits for it, so that its name is free; of a bridge that was there before us only the
+/// addresses go.
+pub(super) fn remove(kernel: &mut Kernel, network: &Network) -> Result<(), KernelError> {
+    let Some(found) = kernel.rtnl.link(&*network.bridge)? else { return Ok(()) };
+    if network.adopted_bridge {
+        let absent = &[libc::ENODEV, libc::EADDRNOTAVAIL];
+        let ops = gateway_addresses(network, found.index)
+            .map(|addr| addr::delete(addr).forgiving(absent))
+            .collect();
+        return kernel.rtnl.transact(ops);
+    }
+    if found.group != GROUP {
+        return Ok(());
+    }
+    kernel.rtnl.transact(vec![link::delete(found.index).forgiving(GONE)])
+}
+
+/// One request makes the pair with the far end inside; one more, inside, brings it to life.
+pub(super) fn attach(
+    kernel: &mut Kernel,
+    network: &Network,
+    endpoint: &Endpoint,
+    netns: &Netns,
+    gateways: Gateways,
+) -> Result<(), KernelError> {
+    let bridge = index_of(&mut kernel.rtnl, &network.bridge)?;
+    if let Err(error) = make_pair(kernel, network, endpoint, netns, bridge) {
+        if error.errno() != Some(libc::EEXIST) {
+            return Err(error);
+        }
+        // The device of an endpoint that has just left may still wait for its deletion.
+        delete_doomed(&mut kernel.rtnl);
+        make_pair(kernel, network, endpoint, netns, bridge)?;
+    }
+    configure(network, endpoint, netns, gateways)
+}
+
+/// Takes a port out of service at once (0.25 ms) and leaves the deletion (40 ms) to the reaper.
+pub(super) fn cut(kernel: &mut Kernel, name: &str) -> Result<(), KernelError> {
+    let doom = vec![
+        link::nomaster(name).forgiving(GONE),
+        link::down(name).forgiving(GONE),
+        link::group(name, super::DOOMED).forgiving(GONE),
+    ];
+    let result = kernel.rtnl.transact(doom);
+    kernel.reaper.wake();
+    result
+}
+
+/// Default routes through exactly these endpoints; those through others go.
+pub(super) fn route(netns: &Netns, routes: &[(&Endpoint, Gateways)]) -> Result<(), KernelError> {
+    let mut rtnl = Rtnl::open_in(netns)?;
+    for (endpoint, gateways) in routes {
+        let Some(found) = rtnl.link(&*endpoint.interface)? else { continue };
+        let ops = [gateways.v4, gateways.v6].into_iter().flatten();
+        rtnl.transact(
+            ops.map(|gateway| route::replace(&Route::default_via(gateway, found.index))).collect(),
+        )?;
+    }
+    let wanted: Vec<IpAddr> = routes.iter().flat_map(|(_, g)| [g.v4, g.v6]).flatten().collect();
+    let stale = rtnl.routes()?.into_iter().filter(|found| {
+        found.table == route::MAIN
+            && found.is_default()
+            && found.gateway.is_some_and(|via| !wanted.contains(&via))
+    });
+    let ops = stale.map(|old| route::delete(&old).forgiving(&[libc::ESRCH])).collect();
+    rtnl.transact(ops)
+}
+
+fn make_pair(
+    kernel: &mut Kernel,
+    network: &Network,
+    endpoint: &Endpoint,
+    netns: &Netns,
+    bridge: u32,
+) -> Result<(), KernelError> {
+    use std::os::fd::AsFd as _;
+    let name = &*endpoint.host_link;
+    let pair = Veth {
+        name,
+        master: Some(bridge),
+        group: GROUP,
+        mtu: Some(network.options.mtu),
+        gso: None,
+        peer: Peer { netns: netns.as_fd(), name: &endpoint.interface, index: None, mac: Some(endpoint.mac) },
+    };
+    kernel.rtnl.transact(vec![link::veth(&pair)])?;
+    if network.options.icc {
+        return Ok(());
+    }
+    // Isolated ports reach the gateway, not each other. Set after the port exists: the kernel knows no other order.
+    let isolate = link::port(name, Port { isolated: Some(true), ..Port::default() });
+    kernel.rtnl.transact(vec![isolate])
+}
+
+fn configure(
+    network: &Network,
+    endpoint: &Endpoint,
+    netns: &Netns,
+    gateways: Gateways,
+) -> Result<(), KernelError> {
+    let mut rtnl = Rtnl::open_in(netns)?;
+    let interface = &*endpoint.interface;
+    let index = index_of(&mut rtnl, interface)?;
+    let mut ops: Vec<Op<'_>> = vec![link::no_link_local(index), link::up("lo"), link::up(index)];
+    if let Some((v4, prefix)) = endpoint.v4 {
+        ops.push(addr::replace(on(index, v4.into(), prefix)));
+    }
+    if let Some((v6, prefix)) = endpoint.v6 {
+        ops.push(addr::replace(on(index, link_local(endpoint.mac).into(), 64)));
+        ops.push(addr::replace(on(index, v6.into(), prefix)));
+    }
+    if !network.internal {
+        let gateways = [gateways.v4, gateways.v6].into_iter().flatten();
+        ops.extend(gateways.map(|gateway| route::replace(&Route::default_via(gateway, index))));
+    }
+    rtnl.transact(ops)?;
+    tell_neighbours(endpoint, netns, index);
+    Ok(())
+}
+
+/// Old entries for a reused address are put right at once instead of timing out. Nothing depends on it, so a failure
+/// is only noted.
+fn tell_neighbours(endpoint: &Endpoint, netns: &Netns, index: u32) {
+    let mac = endpoint.mac;
+    let result =
+        netns.run(|| endpoint.addresses().try_for_each(|address| announce::announce(index, mac, address)));
+    if let Err(error) = result.and_then(|inner: Result<(), KernelError>| inner) {
+        tracing::debug!(error = %crate::error::Chain(&error), "cannot announce the address to its neighbours");
+    }
+}
+
+/// The host forwards between bridges and the outside. IPv6 forwarding makes the kernel ignore router advertisements
+/// unless told otherwise, which would cost the host its own default route.
+fn enable_forwarding(v4: bool, v6: bool, rtnl: &mut Rtnl) -> Result<(), KernelError> {
+    if v4 {
+        sysctl::write("net/ipv4/ip_forward", "1")?;
+    }
+    if v6 && sysctl::read("net/ipv6/conf/all/forwarding")? != "1" {
+        for link in rtnl.links()?.iter().filter(|link| link.group != GROUP) {
+            let key = format!("net/ipv6/conf/{}/accept_ra", link.name);
+            if sysctl::read(&key).is_ok_and(|value| value == "1") {
+                sysctl::write(&key, "2")?;
+            }
+        }
+        sysctl::write("net/ipv6/conf/all/forwarding", "1")?;
+    }
+    Ok(())
+}
+
+fn families(network: &Network) -> (bool, bool) {
+    let has = |v4: bool| network.subnets.iter().any(|subnet| subnet.subnet.is_ipv4() == v4);
+    (has(true), has(false))
+}
+
+fn gateway_addresses(network: &Network, link: u32) -> impl Iterator<Item = Addr> + '_ {
+    network.subnets.iter().map(move |subnet| on(link, subnet.gateway, subnet.subnet.prefix()))
+}
+
+fn on(link: u32, address: IpAddr, prefix: u8) -> Addr {
+    let address = IpNetwork::new(address, prefix).unwrap_or_else(|_| IpNetwork::from(address));
+    Addr { link, address }
+}
+
+fn index_of(rtnl: &mut Rtnl, name: &str) -> Result<u32, KernelError> {
+    match rtnl.link(name)? {
+        Some(link) => Ok(link.index),
+        None => Err(KernelError::new("find the link", name, nix::errno::Errno::ENODEV)),
+    }
+}
+
+/// Locally administered, the rest from the network's id: it stays when ports come and go.
+fn bridge_mac(id: &str) -> [u8; 6] {
+    let mut mac = [0x02, 0x6e, 0, 0, 0, 0];
+    for (byte, digits) in mac[2..].iter_mut().zip(id.as_bytes().chunks(2)) {
+        *byte =
+            std::str::from_utf8(digits).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok()).unwrap_or(0);
+    }
+    mac
+}
+
+/// RFC 4291, appendix A: the modified EUI-64 of the MAC address under fe80::/64.
+fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac;
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+/// The MAC address that goes with an IPv4 address: a neighbour's entry stays right when the address is reused.
+pub(crate) fn mac_for(v4: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = v4.octets();
+    [0x02, 0x6e, a, b, c, d]
+}

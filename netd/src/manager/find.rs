@@ -1,0 +1,48 @@
+//! From what a request wrote (a name, an id, the beginning of an id) to the record that is meant.
+//!
+//! Docker's order: the full id first, then the full name, then a prefix of the id if only one record has it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use netd_api::ApiError;
+
+use crate::error::Result;
+use crate::model::{Id, Model, Network, Sandbox};
+
+pub(crate) fn network(model: &Model, wanted: &str) -> Result<Arc<Network>> {
+    find("network", &model.networks, wanted, |network| &network.name)
+}
+
+pub(crate) fn sandbox(model: &Model, wanted: &str) -> Result<Arc<Sandbox>> {
+    find("sandbox", &model.sandboxes, wanted, |sandbox| &sandbox.name)
+}
+
+fn find<T>(
+    kind: &str,
+    records: &BTreeMap<Id, Arc<T>>,
+    wanted: &str,
+    name: impl Fn(&T) -> &str,
+) -> Result<Arc<T>> {
+    if let Some(found) = records.get(wanted) {
+        return Ok(Arc::clone(found));
+    }
+    if let Some(found) = records.values().find(|record| name(record) == wanted) {
+        return Ok(Arc::clone(found));
+    }
+    let mut prefixed = records
+        .range::<str, _>((std::ops::Bound::Included(wanted), std::ops::Bound::Unbounded))
+        .take_while(|(id, _)| id.starts_with(wanted))
+        .map(|(_, record)| record);
+    match (prefixed.next(), prefixed.next()) {
+        (Some(found), None) => Ok(Arc::clone(found)),
+        (None, _) => {
+            let remedy = format!("`netd {kind} ls` shows what there is");
+            Err(ApiError::not_found(format!("there is no {kind} {wanted:?}")).remedy(remedy).into())
+        }
+        (Some(_), Some(_)) => {
+            let detail = format!("more than one {kind} has an id that begins with {wanted:?}");
+            Err(ApiError::invalid(detail).remedy("give more of the id, or the name").into())
+        }
+    }
+}

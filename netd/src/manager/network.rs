@@ -1,0 +1,276 @@
+//! Networks: create, remove, prune; sandboxes put on them and taken off while they run.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ipnetwork::IpNetwork;
+use netd_api::network::{
+    BridgeOptions, ConnectSandbox, CreateNetwork, CreateSubnet, DisconnectSandbox, PRUNE_FILTERS,
+};
+use netd_api::{ApiError, Filter, Filters};
+
+use super::undo::{Step, Undo};
+use super::wire::{self, Owner, Wish};
+use super::{World, find, new_id};
+use crate::error::Result;
+use crate::ipam::{Leases, SubnetRequest, plan};
+use crate::model::{Driver, Endpoint, Mode, Network, NetworkOptions, Sandbox};
+use crate::store::{Record as _, Txn, encode, key_of, lease_key};
+
+/// The network of sandboxes that name none; made at first start.
+pub(super) const DEFAULT: &str = "bridge";
+const DEFAULT_DEVICE: &str = "netd0";
+
+pub(crate) fn create(world: &mut World, request: &CreateNetwork) -> Result<Arc<Network>> {
+    let mut undo = Undo::default();
+    let result = build(world, &mut undo, request);
+    undo.settle(world, result)
+}
+
+fn build(world: &mut World, undo: &mut Undo, request: &CreateNetwork) -> Result<Arc<Network>> {
+    if world.model().networks.values().any(|network| *network.name == *request.name) {
+        let detail = format!("network with name {} already exists", request.name);
+        return Err(ApiError::conflict(detail).at("Name").remedy("choose another name").into());
+    }
+    let options = BridgeOptions::try_from(&request.options)?;
+    let host = wire::host_space(world)?;
+    let subnets = plan(
+        &subnet_requests(&request.ipam.config)?,
+        request.enable_ipv6,
+        &world.pools,
+        world.model().networks.values().map(|network| &**network),
+        &host,
+    )?;
+    let has_v6 = subnets.iter().any(|subnet| subnet.subnet.is_ipv6());
+    let id = new_id();
+    let is_default = *request.name == *DEFAULT;
+    let bridge = match &options.bridge_name {
+        Some(name) => name.to_string(),
+        None if is_default => DEFAULT_DEVICE.to_owned(),
+        None => format!("nd-{}", &id[..10]),
+    };
+    let network = Network {
+        name: Arc::from(&*request.name),
+        created: SystemTime::now(),
+        driver: Driver::Bridge,
+        internal: request.internal,
+        adopted_bridge: adopts(world, &bridge)?,
+        bridge: bridge.into(),
+        options: NetworkOptions {
+            mtu: mtu(world, &options, has_v6)?,
+            icc: options.icc.unwrap_or(true),
+            masquerade: options.masquerade.unwrap_or(true),
+            isolate: options.isolate.unwrap_or(true),
+            given: request.options.clone(),
+        },
+        labels: request.labels.clone(),
+        resolves: !is_default,
+        subnets,
+        id,
+    };
+    undo.push(Step::Bridge(network.clone()));
+    world.kernel.ensure_network(&network)?;
+    world.leases.insert(Arc::clone(&network.id), Leases::new(&network));
+    let key = key_of::<Network>(network.id());
+    let txn = Txn::default().expect_absent(Arc::clone(&key)).put(key, encode(&network)?);
+    if let Err(error) = world.commit(&txn) {
+        world.leases.remove(&network.id);
+        return Err(error);
+    }
+    world.tell("network", "create", &network.id, &network.name, &[("type", "bridge")]);
+    Ok(Arc::new(network))
+}
+
+fn subnet_requests(config: &[CreateSubnet]) -> Result<Vec<SubnetRequest>> {
+    let mut requests = Vec::with_capacity(config.len());
+    for (index, given) in config.iter().enumerate() {
+        let Some(subnet) = given.subnet else {
+            let detail = "a gateway, a range and auxiliary addresses need the subnet they lie in";
+            return Err(ApiError::invalid(detail).at(format!("IPAM.Config[{index}].Subnet")).into());
+        };
+        requests.push(SubnetRequest {
+            subnet: subnet.into(),
+            gateway: given.gateway,
+            range: given.ip_range.map(IpNetwork::from),
+            auxiliary: given.auxiliary_addresses.clone(),
+        });
+    }
+    Ok(requests)
+}
+
+/// Whether the device is there already, made by somebody else. One network a bridge.
+fn adopts(world: &mut World, bridge: &str) -> Result<bool> {
+    if let Some(other) = world.model().networks.values().find(|network| *network.bridge == *bridge) {
+        let detail = format!("the device {bridge} belongs to network {}", other.name);
+        return Err(ApiError::conflict(detail)
+            .at("Options.bridge-name")
+            .remedy("name another device")
+            .into());
+    }
+    match world.kernel.rtnl.link(bridge)? {
+        None => Ok(false),
+        Some(link) if link.kind.as_deref() == Some("bridge") => Ok(link.group != crate::driver::GROUP),
+        Some(_) => {
+            let detail = format!("a device {bridge} exists and is no bridge");
+            Err(ApiError::conflict(detail).at("Options.bridge-name").remedy("name another device").into())
+        }
+    }
+}
+
+fn mtu(world: &World, options: &BridgeOptions, has_v6: bool) -> Result<u32> {
+    let mtu = options.mtu.unwrap_or(world.config.mtu);
+    if has_v6 && mtu < 1280 {
+        let detail = format!("IPv6 needs an MTU of at least 1280, not {mtu}");
+        return Err(ApiError::invalid(detail).at("Options.mtu").remedy("raise it, or leave IPv6 out").into());
+    }
+    Ok(mtu)
+}
+
+pub(crate) fn remove(world: &mut World, wanted: &str) -> Result<()> {
+    if matches!(wanted, "host" | "none") {
+        return Err(predefined(wanted));
+    }
+    let network = find::network(world.model(), wanted)?;
+    if !network.resolves {
+        return Err(predefined(&network.name));
+    }
+    let holders: Vec<&str> = on(world, &network).map(|sandbox| &*sandbox.name).take(10).collect();
+    if !holders.is_empty() {
+        let detail = format!("network {} has active endpoints: {}", network.name, holders.join(", "));
+        return Err(ApiError::conflict(detail).remedy("disconnect or remove these sandboxes first").into());
+    }
+    delete(world, &network)
+}
+
+fn predefined(name: &str) -> crate::error::Fault {
+    ApiError::forbidden(format!("{name} is a pre-defined network and cannot be removed")).into()
+}
+
+/// The record goes first: what the kernel keeps after a crash here is unknown to every record, and found at start.
+pub(super) fn delete(world: &mut World, network: &Arc<Network>) -> Result<()> {
+    world.commit(&Txn::default().delete(key_of::<Network>(&network.id)))?;
+    world.leases.remove(&network.id);
+    world.tell("network", "destroy", &network.id, &network.name, &[("type", "bridge")]);
+    Ok(world.kernel.remove_network(network)?)
+}
+
+/// Removes what nobody is on and says what that was; goes on after a failure.
+pub(crate) fn prune(world: &mut World, filters: Vec<Filter>) -> Result<Vec<String>> {
+    let filters = Filters::new(filters, PRUNE_FILTERS)?;
+    let unused: Vec<Arc<Network>> = world.model().networks.values().filter(|n| n.resolves).cloned().collect();
+    let mut removed = Vec::new();
+    for network in unused {
+        if on(world, &network).next().is_some() || !filters.labels(&network.labels) {
+            continue;
+        }
+        match delete(world, &network) {
+            Ok(()) => removed.push(network.name.to_string()),
+            Err(error) => tracing::warn!(network = %network.name, %error, "cannot prune the network"),
+        }
+    }
+    Ok(removed)
+}
+
+fn on<'a>(world: &'a World, network: &'a Network) -> impl Iterator<Item = &'a Sandbox> {
+    let sandboxes = world.model().sandboxes.values().map(|sandbox| &**sandbox);
+    sandboxes.filter(|sandbox| sandbox.endpoints.iter().any(|endpoint| endpoint.network == network.id))
+}
+
+pub(crate) fn connect(world: &mut World, wanted: &str, request: &ConnectSandbox) -> Result<Arc<Sandbox>> {
+    let sandbox = find::sandbox(world.model(), &request.sandbox)?;
+    let network = changeable(world, wanted, &sandbox, "connect")?;
+    if sandbox.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
+        let detail = format!("sandbox {} is on network {} already", sandbox.name, network.name);
+        return Err(ApiError::conflict(detail).into());
+    }
+    let mut undo = Undo::default();
+    let result = join(world, &mut undo, &network, &sandbox, request);
+    undo.settle(world, result)
+}
+
+/// The network of a live change, refused where the namespace is not the sandbox's own to change.
+fn changeable(world: &World, wanted: &str, sandbox: &Sandbox, deed: &str) -> Result<Arc<Network>> {
+    let to = if deed == "connect" { "to" } else { "from" };
+    let refuse = |detail: String| Err(ApiError::forbidden(detail).into());
+    match (&sandbox.mode, wanted) {
+        (_, "host" | "none") => refuse(format!("cannot {deed} a sandbox {to} {wanted} network")),
+        (Mode::Host, _) => refuse(format!("cannot {deed} {}: it has the host's own network", sandbox.name)),
+        (Mode::Container(_), _) => {
+            refuse(format!("cannot {deed} {}: it shares another sandbox's network", sandbox.name))
+        }
+        (Mode::Bridge | Mode::None, _) => find::network(world.model(), wanted),
+    }
+}
+
+fn join(
+    world: &mut World,
+    undo: &mut Undo,
+    network: &Network,
+    before: &Sandbox,
+    request: &ConnectSandbox,
+) -> Result<Arc<Sandbox>> {
+    let netns = wire::open_netns(before)?;
+    let owner = Owner { id: &before.id, name: &before.name, hostname: &before.hostname };
+    let wish =
+        Wish { aliases: &request.aliases, v4: request.ipv4_address, v6: request.ipv6_address, mac: None };
+    let interface = wire::next_interface(&before.endpoints);
+    let endpoint = wire::endpoint(world, undo, network, &owner, interface, &wish)?;
+    let mut after = before.clone();
+    after.mode = Mode::Bridge;
+    after.endpoints.push(endpoint.clone());
+    let gateways = wire::gateways(&after, &endpoint, world.model());
+    undo.push(Step::Link(endpoint.clone()));
+    world.kernel.attach(network, &endpoint, &netns, gateways)?;
+    super::sandbox::open_sockets(world, undo, &after, &netns)?;
+    let txn = replace(world, &after)?;
+    let txn = super::sandbox::with_leases(txn, &after.id, std::slice::from_ref(&endpoint));
+    world.commit(&txn)?;
+    world.tell("network", "connect", &network.id, &network.name, &[("container", &after.id)]);
+    Ok(Arc::new(after))
+}
+
+pub(crate) fn disconnect(world: &mut World, wanted: &str, request: &DisconnectSandbox) -> Result<()> {
+    let sandbox = find::sandbox(world.model(), &request.sandbox)?;
+    let network = changeable(world, wanted, &sandbox, "disconnect")?;
+    let Some(endpoint) = sandbox.endpoints.iter().find(|endpoint| endpoint.network == network.id) else {
+        let detail = format!("sandbox {} is not on network {}", sandbox.name, network.name);
+        return Err(ApiError::conflict(detail).into());
+    };
+    let mut after = Sandbox::clone(&sandbox);
+    after.endpoints.retain(|other| other.id != endpoint.id);
+    let mut txn = replace(world, &after)?;
+    for address in endpoint.addresses() {
+        txn = txn.delete(lease_key(&endpoint.network, address));
+    }
+    world.commit(&txn)?;
+    world.tell("network", "disconnect", &network.id, &network.name, &[("container", &after.id)]);
+    leave(world, &after, endpoint)
+}
+
+/// The kernel's part of a disconnect that is committed: total, so that one failure does not keep the rest.
+fn leave(world: &mut World, after: &Sandbox, endpoint: &Endpoint) -> Result<()> {
+    let cut = world.kernel.detach(endpoint);
+    if let Some(leases) = world.leases.get_mut(&endpoint.network) {
+        for address in endpoint.addresses() {
+            leases.release(address, &after.id);
+        }
+    }
+    // A namespace that is gone has no routes to change.
+    if let Ok(netns) = wire::open_netns(after) {
+        let model = world.records.model();
+        let routes: Vec<_> =
+            after.endpoints.iter().map(|other| (other, wire::gateways(after, other, model))).collect();
+        world.kernel.route(&netns, &routes)?;
+    }
+    Ok(cut?)
+}
+
+/// Puts the sandbox's new record in the place of the one that was read.
+pub(super) fn replace(world: &World, after: &Sandbox) -> Result<Txn> {
+    let key = key_of::<Sandbox>(&after.id);
+    let txn = match world.records.revision_of(&key) {
+        Some(revision) => Txn::default().expect(Arc::clone(&key), revision),
+        None => Txn::default().expect_absent(Arc::clone(&key)),
+    };
+    Ok(txn.put(key, encode(after)?))
+}

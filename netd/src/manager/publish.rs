@@ -1,0 +1,253 @@
+//! Published ports: from what was asked for to ports that are free, bound and claimed. A host port is taken in this
+//! order: ours (the table names the owner), then the kernel's (the bind finds everybody else), then the record.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use netd_api::ApiError;
+use netd_api::sandbox::CreateSandbox;
+use netd_api::value::{PortRange as Range, PortSpec};
+
+use super::network::replace;
+use super::undo::{Step, Undo};
+use super::{World, find, wire};
+use crate::dataplane::SocketKey;
+use crate::error::Result;
+use crate::ipam::Family;
+use crate::model::{Mode, PortRange, Protocol, Publish, Sandbox};
+use crate::ports::{Clash, Owner};
+use crate::steer;
+use crate::tables::{gateway_endpoint, listener_id};
+
+/// Free candidates that the kernel may refuse before the search is given up.
+const ATTEMPTS: usize = 64;
+
+/// All that a new sandbox publishes. Fixed ports come before searched ones, so that a search does not take what the
+/// same request names.
+pub(super) fn resolve(
+    world: &mut World,
+    undo: &mut Undo,
+    sandbox: &Sandbox,
+    request: &CreateSandbox,
+) -> Result<Vec<Publish>> {
+    if sandbox.mode != Mode::Bridge {
+        return Ok(Vec::new());
+    }
+    let mut specs = request.publish.clone();
+    if request.publish_all {
+        specs.extend(unnamed_exposes(sandbox, &request.publish)?);
+    }
+    let fixed = |spec: &PortSpec| spec.host_ports().is_some() && !spec.takes_first_free();
+    specs.sort_by_key(|spec| !fixed(spec));
+    let mut publishes = Vec::with_capacity(specs.len());
+    for spec in &specs {
+        publishes.push(take(world, undo, sandbox, spec)?);
+    }
+    Ok(publishes)
+}
+
+/// `--publish-all`: every exposed port that no `--publish` leads to.
+fn unnamed_exposes(sandbox: &Sandbox, named: &[PortSpec]) -> Result<Vec<PortSpec>> {
+    let mut specs = Vec::new();
+    for expose in &sandbox.exposes {
+        for port in expose.first..=expose.last {
+            let is_named = named.iter().any(|spec| {
+                let ports = spec.container_ports();
+                Protocol::from(spec.protocol()) == expose.protocol
+                    && (ports.first()..=ports.last()).contains(&port)
+            });
+            if !is_named {
+                let port = Range::new(port, port)?;
+                specs.push(PortSpec::new(None, None, port, expose.protocol.into())?);
+            }
+        }
+    }
+    Ok(specs)
+}
+
+/// Claims and binds one publish.
+fn take(world: &mut World, undo: &mut Undo, sandbox: &Sandbox, spec: &PortSpec) -> Result<Publish> {
+    let protocol = Protocol::from(spec.protocol());
+    let addresses = match spec.host_address() {
+        Some(address) => vec![address],
+        None if world.config.publish_addresses.is_empty() => {
+            vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
+        }
+        None => world.config.publish_addresses.clone(),
+    };
+    let wanted = Publish {
+        protocol,
+        addresses,
+        first: 0,
+        target: spec.container_ports().first(),
+        count: spec.container_ports().count(),
+        ephemeral: spec.host_ports().is_none(),
+    };
+    let candidates: Vec<u16> = match spec.host_ports() {
+        Some(host) if spec.takes_first_free() => {
+            world.ports.free(protocol, &wanted.addresses, host.first()..=host.last(), 1).collect()
+        }
+        Some(host) => vec![host.first()],
+        None => world.ports.ephemeral(protocol, &wanted.addresses, wanted.count).take(ATTEMPTS).collect(),
+    };
+    let owner = Owner::from(sandbox);
+    let serves = is_reachable(world, sandbox);
+    let mut refused = None;
+    for first in candidates {
+        let publish = Publish { first, ..wanted.clone() };
+        world.ports.claim(&owner, &publish).map_err(|clash| taken(&clash))?;
+        match bind_all(world, &publish, serves) {
+            Ok(sockets) => {
+                undo.push(Step::Port { sandbox: Arc::clone(&sandbox.id), publish: publish.clone() });
+                for (key, fds) in sockets {
+                    undo.push(Step::Sockets(Arc::clone(&key)));
+                    world.reconcile.hold_listener(key, fds);
+                }
+                return Ok(publish);
+            }
+            Err(error) => {
+                world.ports.release(&sandbox.id, &publish);
+                if !steer::is_clash(&error) {
+                    return Err(error.into());
+                }
+                refused = Some(error);
+            }
+        }
+    }
+    Err(none_free(spec, refused.as_ref()))
+}
+
+fn is_reachable(world: &World, sandbox: &Sandbox) -> bool {
+    let model = world.model();
+    [Family::V4, Family::V6].into_iter().any(|family| gateway_endpoint(sandbox, model, family).is_some())
+}
+
+/// A sandbox that only internal networks reach holds its ports without serving them.
+fn bind_all(
+    world: &World,
+    publish: &Publish,
+    serves: bool,
+) -> Result<Vec<(SocketKey, Vec<OwnedFd>)>, netd_sys::KernelError> {
+    let mut sockets = Vec::new();
+    for (port, _) in publish.pairs().filter(|_| serves) {
+        for &address in &publish.addresses {
+            let fds = steer::bind(publish.protocol, address, port, publish.count, world.reconcile.workers())?;
+            sockets.push((listener_id(publish.protocol, address, port), fds));
+        }
+    }
+    Ok(sockets)
+}
+
+fn taken(clash: &Clash) -> ApiError {
+    ApiError::conflict(format!("port is already allocated: {clash}"))
+        .at("Publish")
+        .remedy(format!("choose another host port, or `netd unpublish {} ...` first", clash.owner.name))
+}
+
+fn none_free(spec: &PortSpec, refused: Option<&netd_sys::KernelError>) -> crate::error::Fault {
+    let error = match refused {
+        Some(error) => {
+            let object = &error.object;
+            let protocol = spec.protocol();
+            ApiError::conflict(format!(
+                "failed to bind host port {object}/{protocol}: another program has it"
+            ))
+            .remedy(format!("`ss -lnp` shows which program; choose another host port than {object}"))
+        }
+        None => ApiError::new(
+            netd_api::Code::Exhausted,
+            format!("no host port is free for {spec}: all of them are published already"),
+        )
+        .remedy("`netd sandbox ls` shows by whom; widen the range"),
+    };
+    error.at("Publish").into()
+}
+
+/// Publishes one more port of a sandbox that runs.
+pub(crate) fn publish(world: &mut World, wanted: &str, spec: &PortSpec) -> Result<Arc<Sandbox>> {
+    let sandbox = changeable(world, wanted)?;
+    let mut undo = Undo::default();
+    let result = add(world, &mut undo, &sandbox, spec);
+    undo.settle(world, result)
+}
+
+fn add(world: &mut World, undo: &mut Undo, before: &Sandbox, spec: &PortSpec) -> Result<Arc<Sandbox>> {
+    let publish = take(world, undo, before, spec)?;
+    let mut after = before.clone();
+    after.publishes.push(publish);
+    world.commit(&replace(world, &after)?)?;
+    world.tell("sandbox", "publish", &after.id, &after.name, &[("port", &spec.to_string())]);
+    Ok(Arc::new(after))
+}
+
+/// Closes what `spec` published: the host ports it names, or all that lead to its container ports.
+pub(crate) fn unpublish(world: &mut World, wanted: &str, spec: &PortSpec) -> Result<Arc<Sandbox>> {
+    let before = changeable(world, wanted)?;
+    let (gone, kept): (Vec<Publish>, Vec<Publish>) =
+        before.publishes.iter().cloned().partition(|publish| is_meant(publish, spec));
+    if gone.is_empty() {
+        let detail = format!("sandbox {} does not publish {spec}", before.name);
+        let remedy = format!("`netd port {}` shows what it publishes", before.name);
+        return Err(ApiError::not_found(detail).at("Port").remedy(remedy).into());
+    }
+    let after = Sandbox { publishes: kept, ..Sandbox::clone(&before) };
+    world.commit(&replace(world, &after)?)?;
+    for publish in &gone {
+        world.ports.release(&after.id, publish);
+    }
+    world.tell("sandbox", "unpublish", &after.id, &after.name, &[("port", &spec.to_string())]);
+    Ok(Arc::new(after))
+}
+
+fn is_meant(publish: &Publish, spec: &PortSpec) -> bool {
+    let container = spec.container_ports();
+    Protocol::from(spec.protocol()) == publish.protocol
+        && container.first() == publish.target
+        && container.count() == publish.count
+        && spec.host_address().is_none_or(|address| publish.addresses.contains(&address))
+        && spec.host_ports().is_none_or(|host| (host.first()..=host.last()).contains(&publish.first))
+}
+
+fn changeable(world: &World, wanted: &str) -> Result<Arc<Sandbox>> {
+    let sandbox = find::sandbox(world.model(), wanted)?;
+    if sandbox.mode != Mode::Bridge {
+        let detail = format!("sandbox {} is on no network of its own to publish from", sandbox.name);
+        return Err(ApiError::forbidden(detail)
+            .remedy("publish from the sandbox that has the network")
+            .into());
+    }
+    wire::open_netns(&sandbox)?;
+    Ok(sandbox)
+}
+
+/// Gives back the ports of a sandbox that is gone; its sockets went with its record.
+pub(super) fn release_all(world: &mut World, sandbox: &Sandbox) {
+    for publish in &sandbox.publishes {
+        world.ports.release(&sandbox.id, publish);
+    }
+}
+
+impl From<netd_api::value::Protocol> for Protocol {
+    fn from(protocol: netd_api::value::Protocol) -> Self {
+        match protocol {
+            netd_api::value::Protocol::Tcp => Self::Tcp,
+            netd_api::value::Protocol::Udp => Self::Udp,
+        }
+    }
+}
+
+impl From<Protocol> for netd_api::value::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+        }
+    }
+}
+
+impl From<&netd_api::value::ExposeSpec> for PortRange {
+    fn from(expose: &netd_api::value::ExposeSpec) -> Self {
+        Self { protocol: expose.protocol.into(), first: expose.ports.first(), last: expose.ports.last() }
+    }
+}

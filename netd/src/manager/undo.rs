@@ -1,0 +1,75 @@
+//! What has to be taken back when an operation fails half-way, as data: each step that took something pushes its
+//! entry, and a failure runs them in reverse. An undo that fails is logged and the rest goes on; what it left is found
+//! by name at the next start.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use netd_sys::netns::Netns;
+
+use super::World;
+use crate::dataplane::SocketKey;
+use crate::error::{Chain, Result};
+use crate::model::{Endpoint, Id, Network, Publish};
+
+#[derive(Default)]
+pub(super) struct Undo(Vec<Step>);
+
+pub(super) enum Step {
+    Lease {
+        network: Id,
+        address: IpAddr,
+        sandbox: Id,
+    },
+    Port {
+        sandbox: Id,
+        publish: Publish,
+    },
+    Directory(PathBuf),
+    Namespace(PathBuf),
+    Link(Endpoint),
+    Bridge(Network),
+    /// Sockets that only the control plane holds so far.
+    Sockets(SocketKey),
+}
+
+impl Undo {
+    pub(super) fn push(&mut self, step: Step) {
+        self.0.push(step);
+    }
+
+    /// Passes a success through; runs the steps backwards for a failure.
+    pub(super) fn settle<T>(self, world: &mut World, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            for step in self.0.into_iter().rev() {
+                step.run(world);
+            }
+        }
+        result
+    }
+}
+
+impl Step {
+    fn run(self, world: &mut World) {
+        match self {
+            Self::Lease { network, address, sandbox } => {
+                if let Ok(leases) = world.leases_of(&network) {
+                    leases.release(address, &sandbox);
+                }
+            }
+            Self::Port { sandbox, publish } => world.ports.release(&sandbox, &publish),
+            Self::Directory(path) => note(std::fs::remove_dir_all(&path), path.display()),
+            Self::Namespace(path) => note(Netns::remove_at(&path), path.display()),
+            Self::Link(endpoint) => note(world.kernel.detach(&endpoint), &endpoint.host_link),
+            Self::Bridge(network) => note(world.kernel.remove_network(&network), &network.bridge),
+            Self::Sockets(key) => world.reconcile.forget_sockets(&key),
+        }
+    }
+}
+
+fn note<E: std::error::Error>(result: std::result::Result<(), E>, object: impl Display) {
+    if let Err(error) = result {
+        tracing::warn!(%object, error = %Chain(&error), "cannot undo a step of a failed operation");
+    }
+}

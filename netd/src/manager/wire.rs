@@ -1,0 +1,167 @@
+//! One sandbox's place on one network: names, leased addresses, gateways. Shared by create and connect.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+use netd_api::ApiError;
+use netd_api::value::{Alias, Mac};
+use netd_sys::netns::{Netns, NetnsId};
+use sha2::{Digest as _, Sha256};
+
+use super::undo::{Step, Undo};
+use super::{World, hex, new_id, short};
+use crate::driver::{Gateways, mac_for};
+use crate::error::Result;
+use crate::ipam::{Family, Holder};
+use crate::model::{Endpoint, Id, Model, Network, Sandbox};
+use crate::tables::gateway_endpoint;
+
+/// What a request says of one endpoint.
+#[derive(Default)]
+pub(super) struct Wish<'a> {
+    pub aliases: &'a [Alias],
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+    pub mac: Option<Mac>,
+}
+
+/// Who is to have it.
+pub(super) struct Owner<'a> {
+    pub id: &'a Id,
+    pub name: &'a Arc<str>,
+    pub hostname: &'a str,
+}
+
+/// The endpoint's record, its addresses leased (and pushed to `undo`).
+pub(super) fn endpoint(
+    world: &mut World,
+    undo: &mut Undo,
+    network: &Network,
+    owner: &Owner<'_>,
+    interface: String,
+    wish: &Wish<'_>,
+) -> Result<Endpoint> {
+    refuse_on_default(network, wish)?;
+    let v4 = match lease(world, undo, network, owner, Family::V4, wish.v4.map(IpAddr::V4))? {
+        Some((IpAddr::V4(address), prefix)) => Some((address, prefix)),
+        _ => None,
+    };
+    let v6 = match lease(world, undo, network, owner, Family::V6, wish.v6.map(IpAddr::V6))? {
+        Some((IpAddr::V6(address), prefix)) => Some((address, prefix)),
+        _ => None,
+    };
+    let id = new_id();
+    let digest = Sha256::digest(id.as_bytes());
+    let mac = match (wish.mac, v4) {
+        (Some(mac), _) => mac.octets(),
+        (None, Some((address, _))) => mac_for(address),
+        (None, None) => [0x02, 0x6e, digest[0], digest[1], digest[2], digest[3]],
+    };
+    Ok(Endpoint {
+        host_link: format!("nv{}", hex(&digest[..6])).into(),
+        id,
+        network: Arc::clone(&network.id),
+        interface: interface.into(),
+        mac,
+        v4,
+        v6,
+        aliases: wish.aliases.iter().map(|alias| alias.to_lowercase().into()).collect(),
+        names: names(owner, wish.aliases),
+    })
+}
+
+/// As with Docker, the default network knows neither names nor chosen addresses.
+fn refuse_on_default(network: &Network, wish: &Wish<'_>) -> Result<()> {
+    if network.resolves {
+        return Ok(());
+    }
+    let remedy = "create a network (`netd network create`) and use that";
+    if !wish.aliases.is_empty() {
+        let detail = format!("the default network {:?} has no aliases", network.name);
+        return Err(ApiError::invalid(detail).at("Aliases").remedy(remedy).into());
+    }
+    if wish.v4.is_some() || wish.v6.is_some() {
+        let detail = format!("an address cannot be chosen on the default network {:?}", network.name);
+        return Err(ApiError::invalid(detail).at("IPAddress").remedy(remedy).into());
+    }
+    Ok(())
+}
+
+fn lease(
+    world: &mut World,
+    undo: &mut Undo,
+    network: &Network,
+    owner: &Owner<'_>,
+    family: Family,
+    wanted: Option<IpAddr>,
+) -> Result<Option<(IpAddr, u8)>> {
+    let holder = Holder { sandbox: Arc::clone(owner.id), name: Arc::clone(owner.name) };
+    let leases = world.leases_of(&network.id)?;
+    let (address, prefix) = match wanted {
+        Some(address) => leases.reserve(address, &holder)?,
+        None if leases.has(family) => leases.lease(family, &holder)?,
+        None => return Ok(None),
+    };
+    let (network, sandbox) = (Arc::clone(&network.id), Arc::clone(owner.id));
+    undo.push(Step::Lease { network, address, sandbox });
+    Ok(Some((address, prefix)))
+}
+
+/// The sandbox's name first: it is the one that reverse queries answer.
+fn names(owner: &Owner<'_>, aliases: &[Alias]) -> Vec<Arc<str>> {
+    let mut names: Vec<Arc<str>> = Vec::with_capacity(aliases.len() + 3);
+    let all = [&**owner.name].into_iter().chain(aliases.iter().map(|alias| &**alias));
+    for name in all.chain([short(owner.id), owner.hostname]) {
+        let name: Arc<str> = name.to_lowercase().into();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The first `ethN` that no endpoint has.
+pub(super) fn next_interface(endpoints: &[Endpoint]) -> String {
+    let taken = |name: &String| endpoints.iter().any(|endpoint| *endpoint.interface == **name);
+    let mut names = (0..).map(|n| format!("eth{n}"));
+    names.find(|name| !taken(name)).unwrap_or_default()
+}
+
+/// The default routes that lead through this endpoint, while the sandbox is as it is.
+pub(super) fn gateways(sandbox: &Sandbox, endpoint: &Endpoint, model: &Model) -> Gateways {
+    let through = |family: Family| {
+        let chosen = gateway_endpoint(sandbox, model, family).is_some_and(|chosen| chosen.id == endpoint.id);
+        let network = model.networks.get(&endpoint.network).filter(|_| chosen)?;
+        let subnet = network.subnets.iter().find(|subnet| Family::of(subnet.gateway) == family)?;
+        Some(subnet.gateway)
+    };
+    Gateways { v4: through(Family::V4), v6: through(Family::V6) }
+}
+
+/// The sandbox's namespace, if what its path leads to is still the one that was joined.
+pub(super) fn open_netns(sandbox: &Sandbox) -> Result<Netns> {
+    let netns = Netns::open(&sandbox.netns)?;
+    if identity(netns.id()) == sandbox.netns_identity {
+        return Ok(netns);
+    }
+    let detail =
+        format!("{} leads to another namespace than that of {}", sandbox.netns.display(), sandbox.name);
+    Err(ApiError::conflict(detail).remedy(format!("`netd sandbox rm -f {}`", sandbox.name)).into())
+}
+
+pub(super) fn identity(id: NetnsId) -> (u64, u64) {
+    (id.device, id.inode)
+}
+
+/// Every route of the host but the default ones, and its resolvers: what dynamic subnets keep clear of.
+pub(super) fn host_space(world: &mut World) -> Result<Vec<IpNetwork>> {
+    let routes = world.kernel.rtnl.routes()?;
+    let mut space: Vec<IpNetwork> = routes
+        .into_iter()
+        .map(|route| route.destination)
+        .filter(|destination| destination.prefix() > 0)
+        .collect();
+    space.extend(world.reconcile.host_servers().into_iter().map(IpNetwork::from));
+    Ok(space)
+}

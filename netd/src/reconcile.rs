@@ -1,0 +1,293 @@
+//! The only writer of tables. A committed change of the records becomes, here and nowhere else, what the data plane
+//! serves, what nftables holds, and what stands in the sandboxes' files.
+//!
+//! It also keeps the control plane's duplicate of every socket that is served: a data plane that starts anew gets them
+//! from here, and what arrives in between waits in their backlogs.
+
+mod host;
+mod sockets;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use netd_api::ApiError;
+use netd_dns::table::{Change as Dns, View};
+use netd_proxy::table::{Change as Proxy, Listener, ListenerId, Protocol as Carried};
+use netd_sys::netns::Netns;
+use netd_sys::nft::Nft;
+
+use crate::dataplane::{Batch, Session, SocketKey, SocketUse, Sockets};
+use crate::error::{Chain, Result};
+use crate::files::{Files, HOSTS, RESOLV_CONF};
+use crate::model::{self, Id, Mode, Model, Protocol, Sandbox};
+use crate::tables::{Change, Projection};
+use crate::{firewall, hosts, resolvconf, resolver, steer};
+pub(crate) use host::HostResolver;
+use sockets::Held;
+
+pub(crate) struct Reconcile {
+    projection: Projection,
+    held: Held,
+    session: Option<Session>,
+    files: Files,
+    host: HostResolver,
+    nft: Nft,
+    workers: usize,
+}
+
+impl Reconcile {
+    pub(crate) fn new(files: Files, host: HostResolver, workers: usize) -> Result<Self> {
+        let nft = Nft::open()?;
+        Ok(Self {
+            projection: Projection::default(),
+            held: Held::default(),
+            session: None,
+            files,
+            host,
+            nft,
+            workers,
+        })
+    }
+
+    /// Sockets a port has, one a worker.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Carries committed changes into every table.
+    pub(crate) fn apply(&mut self, model: &Model, changes: &[model::Change], revision: u64) {
+        let mut steps = Vec::new();
+        for change in changes {
+            steps.extend(self.projection.apply(change));
+        }
+        self.open_missing(model, &steps);
+        let sockets = self.held.follow(&steps);
+        if let Some(session) = &self.session {
+            send(session, Batch { revision, full: false, changes: steps, sockets });
+        }
+        if changes.iter().any(|change| matches!(change, model::Change::Network { .. })) {
+            self.write_firewall(model);
+        }
+        for change in changes {
+            if let model::Change::Sandbox { after: Some(sandbox), .. } = change {
+                self.write_files(sandbox, model);
+                self.write_linkers(&sandbox.id, model);
+            }
+        }
+    }
+
+    /// A data plane is there: what it holds is taken over, what it lacks is opened, and all of it is sent.
+    pub(crate) fn connected(
+        &mut self,
+        session: Session,
+        serving: u64,
+        inventory: Vec<Sockets>,
+        model: &Model,
+        revision: u64,
+    ) {
+        // Revision 0: it has just been started, and whatever the inventory says, it holds no socket yet.
+        self.held.adopt(inventory, serving > 0);
+        let mut changes = vec![self.host_servers_change()];
+        changes.extend(self.projection.whole());
+        self.open_missing(model, &changes);
+        let sockets = self.held.follow_all(&changes);
+        send(&session, Batch { revision, full: true, changes, sockets });
+        self.session = Some(session);
+    }
+
+    /// Opens what a sandbox is about to need and returns the keys of what was opened; a failure opens nothing.
+    pub(crate) fn open(
+        &mut self,
+        view: Option<&View>,
+        listeners: &BTreeMap<ListenerId, Listener>,
+        netns: &Netns,
+    ) -> Result<Vec<SocketKey>> {
+        let mut opened = Vec::new();
+        if let Some(view) = view {
+            let key = sockets::view_key(&view.id);
+            if !self.held.has(&key) {
+                for (used, fds) in resolver::open(view, netns)? {
+                    self.held.hold(Arc::clone(&key), SocketUse::Dns(used), fds);
+                }
+                opened.push(key);
+            }
+        }
+        for listener in listeners.values().filter(|listener| !self.held.has(&listener.id)).collect::<Vec<_>>()
+        {
+            match bind(listener, self.workers) {
+                Ok(fds) => {
+                    self.held.hold(Arc::clone(&listener.id), SocketUse::Listener, fds);
+                    opened.push(Arc::clone(&listener.id));
+                }
+                Err(error) => {
+                    opened.iter().for_each(|key| self.forget_sockets(key));
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(opened)
+    }
+
+    pub(crate) fn hold_listener(&mut self, key: SocketKey, fds: Vec<OwnedFd>) {
+        self.held.hold(key, SocketUse::Listener, fds);
+    }
+
+    pub(crate) fn forget_sockets(&mut self, key: &str) {
+        self.held.forget(key);
+    }
+
+    /// The data plane has used up sockets of a sandbox's own namespace.
+    pub(crate) fn supply(&self, session: &Session, key: &SocketKey, used: SocketUse, model: &Model) {
+        let SocketUse::Dns(dns) = used else { return };
+        let Some(sandbox) = key.strip_prefix(sockets::VIEW).and_then(|id| model.sandboxes.get(id)) else {
+            return;
+        };
+        let made = Netns::open(&sandbox.netns).and_then(|netns| resolver::upstream(dns, &netns, 1));
+        match made {
+            Ok(fds) => {
+                if let Err(error) = session.supply(Sockets { key: Arc::clone(key), used, fds }) {
+                    tracing::error!(error = %Chain(&error), "cannot hand sockets to the data plane");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(sandbox = %sandbox.name, error = %Chain(&error), "cannot open a socket")
+            }
+        }
+    }
+
+    /// What was opened by nobody in particular: ports that became reachable by a connect, everything after a restart
+    /// of both processes. There is no request left to fail, so a clash is told and the rest goes on.
+    fn open_missing(&mut self, model: &Model, changes: &[Change]) {
+        for change in changes {
+            let (key, result) = match change {
+                Change::Dns(Dns::PutView(view)) => {
+                    let key = sockets::view_key(&view.id);
+                    if self.held.has(&key) {
+                        continue;
+                    }
+                    let Some(sandbox) = model.sandboxes.get(&view.id) else { continue };
+                    let opened = Netns::open(&sandbox.netns).map_err(Into::into);
+                    let opened = opened.and_then(|netns| self.open(Some(view), &BTreeMap::new(), &netns));
+                    (key, opened.map(|_| ()))
+                }
+                Change::Proxy(Proxy::PutListener(listener)) if !self.held.has(&listener.id) => {
+                    let bound = bind(listener, self.workers);
+                    let held =
+                        bound.map(|fds| self.held.hold(Arc::clone(&listener.id), SocketUse::Listener, fds));
+                    (Arc::clone(&listener.id), held.map_err(Into::into))
+                }
+                _ => continue,
+            };
+            if let Err(error) = result {
+                tracing::error!(%key, %error, "cannot open what should be served");
+            }
+        }
+    }
+
+    /// Makes the host's table what the records say, in one transaction.
+    pub(crate) fn write_firewall(&mut self, model: &Model) {
+        if let Err(error) = self.nft.replace(&firewall::render(model)) {
+            tracing::error!(error = %Chain(&error), "cannot write the firewall table");
+        }
+    }
+
+    /// Netlink port of our own firewall changes, for whoever watches for those of others.
+    pub(crate) fn nft_port(&self) -> u32 {
+        self.nft.port()
+    }
+
+    pub(crate) fn remove_firewall(&mut self) -> Result<()> {
+        Ok(self.nft.delete(firewall::TABLE)?)
+    }
+
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
+    }
+
+    pub(crate) fn directory(&self, sandbox: &str) -> PathBuf {
+        self.files.directory(sandbox)
+    }
+
+    pub(crate) fn announce(&self, sandbox: &Sandbox) -> Result<()> {
+        self.files.announce(sandbox).map_err(|error| ApiError::kernel(format!("{error:#}")).into())
+    }
+
+    pub(crate) fn forget_directory(&self, sandbox: &str) -> Result<()> {
+        self.files.remove(sandbox).map_err(|error| {
+            ApiError::kernel(format!("cannot remove {}: {error}", self.files.directory(sandbox).display()))
+                .into()
+        })
+    }
+
+    pub(crate) fn write_files(&self, sandbox: &Sandbox, model: &Model) {
+        // One of these sees the files of whose namespace it shares, the other the host's own.
+        if matches!(sandbox.mode, Mode::Container(_) | Mode::Host) {
+            return;
+        }
+        let resolv_conf = resolvconf::render(sandbox, model, self.host.conf());
+        let hosts = hosts::render(sandbox, model);
+        for (name, text) in [(RESOLV_CONF, resolv_conf), (HOSTS, hosts)] {
+            if let Err(error) = self.files.write(&sandbox.id, name, &text) {
+                tracing::error!(sandbox = %sandbox.name, file = name, %error, "cannot write a sandbox's file");
+            }
+        }
+    }
+
+    /// On the default network a link is a line of the hosts file.
+    fn write_linkers(&self, target: &Id, model: &Model) {
+        for other in model.sandboxes.values() {
+            if other.links.iter().any(|link| link.sandbox == *target) {
+                self.write_files(other, model);
+            }
+        }
+    }
+
+    pub(crate) fn host_servers(&self) -> Vec<std::net::IpAddr> {
+        self.host.servers().iter().map(|server| server.ip()).collect()
+    }
+
+    pub(crate) fn host_servers_at(&self) -> Vec<SocketAddr> {
+        self.host.servers().to_vec()
+    }
+
+    /// The host's resolv.conf may have changed.
+    pub(crate) fn host_changed(&mut self, model: &Model, revision: u64) {
+        if !self.host.reread() {
+            return;
+        }
+        tracing::info!(servers = ?self.host.servers(), "the host's resolvers have changed");
+        if let Some(session) = &self.session {
+            let changes = vec![self.host_servers_change()];
+            send(session, Batch { revision, full: false, changes, sockets: Vec::new() });
+        }
+        for sandbox in model.sandboxes.values() {
+            self.write_files(sandbox, model);
+        }
+    }
+
+    fn host_servers_change(&self) -> Change {
+        Change::Dns(Dns::PutHostServers { servers: self.host.servers().to_vec() })
+    }
+
+    pub(crate) fn projection(&self) -> &Projection {
+        &self.projection
+    }
+}
+
+fn bind(listener: &Listener, workers: usize) -> Result<Vec<OwnedFd>, netd_sys::KernelError> {
+    let protocol = match listener.protocol {
+        Carried::Tcp => Protocol::Tcp,
+        Carried::Udp => Protocol::Udp,
+    };
+    steer::bind(protocol, listener.address.ip(), listener.address.port(), 1, workers)
+}
+
+fn send(session: &Session, batch: Batch) {
+    let revision = batch.revision;
+    if let Err(error) = session.apply(batch) {
+        tracing::error!(revision, error = %Chain(&error), "cannot put a change into words for the data plane");
+    }
+}

@@ -1,0 +1,119 @@
+//! The API: finds the verb of a request, decodes, calls, encodes. Nothing is decided here; each file below is the
+//! handlers of one noun, and a handler is a call of a manager on the engine.
+
+mod decode;
+mod encode;
+mod events;
+mod exposition;
+pub(crate) mod listen;
+mod metrics;
+mod network;
+mod route;
+mod sandbox;
+mod system;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use netd_api::ApiError;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::Bus;
+use crate::config::Config;
+use crate::dataplane::DataPlane;
+use crate::engine::Engine;
+use crate::error::{Fault, Result};
+use crate::manager::World;
+use crate::store::Revision;
+use listen::Body;
+pub(crate) use metrics::Metrics;
+use route::Router;
+
+/// A reply waits this long for the data plane to serve what the request made.
+const SERVED_WITHIN: Duration = Duration::from_secs(5);
+
+/// What handlers need.
+pub(crate) struct App {
+    pub config: Arc<Config>,
+    pub engine: Engine<World>,
+    pub dataplane: DataPlane,
+    pub bus: Bus,
+    pub started: SystemTime,
+    pub ready: AtomicBool,
+    pub metrics: Metrics,
+    /// Ends the daemon.
+    pub stop: CancellationToken,
+    /// The data plane is to end with the daemon although it may serve on.
+    pub stop_dataplane: AtomicBool,
+    /// What was written is to go with the daemon.
+    pub purge: AtomicBool,
+}
+
+pub(crate) struct Server {
+    app: Arc<App>,
+    router: Router,
+}
+
+impl Server {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        let mut router = Router::default();
+        network::routes(&mut router);
+        sandbox::routes(&mut router);
+        system::routes(&mut router);
+        Self { app, router }
+    }
+
+    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        match self.router.handle(&self.app, request).await {
+            Ok(response) => response,
+            Err(Fault(error)) => encode::problem(error),
+        }
+    }
+
+    /// What the metrics port serves: the metrics, and nothing else.
+    pub(crate) async fn handle_metrics(&self, request: Request<Incoming>) -> Response<Body> {
+        if request.uri().path() == "/metrics" {
+            return self.handle(request).await;
+        }
+        encode::problem(ApiError::not_found("only /metrics is served here"))
+    }
+}
+
+impl App {
+    /// Runs a change on the engine and waits until the data plane serves it: what was just made resolves and answers.
+    async fn change<T: Send + 'static>(
+        &self,
+        deed: impl FnOnce(&mut World) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let job = move |world: &mut World| deed(world).map(|done| (done, world.revision()));
+        let (done, revision) = self.call(job).await?;
+        self.served(revision).await;
+        Ok(done)
+    }
+
+    /// Runs something on the engine.
+    async fn call<T: Send + 'static>(
+        &self,
+        deed: impl FnOnce(&mut World) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if !self.ready.load(Ordering::Acquire) {
+            return Err(ApiError::unavailable("the daemon is starting")
+                .remedy("try again in a moment")
+                .into());
+        }
+        match self.engine.call(deed).await {
+            Ok(result) => result,
+            Err(busy) => Err(ApiError::unavailable(busy.to_string()).into()),
+        }
+    }
+
+    /// The change is made whether or not the data plane can be told of it now: it is told when it is there again.
+    async fn served(&self, revision: Revision) {
+        if let Err(error) = self.dataplane.served(revision, SERVED_WITHIN).await {
+            tracing::warn!(%error, "a change is made and not served yet");
+        }
+    }
+}

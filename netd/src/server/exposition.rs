@@ -1,0 +1,184 @@
+//! The data plane's figures in OpenMetrics text. Labels are services and listeners that exist, and reasons from fixed
+//! lists, so their number is bounded by what was configured.
+
+use std::fmt::{Display, Write as _};
+
+use crate::dataplane::Stats;
+use crate::dataplane::stats::{Counts, Service};
+
+type Number = fn(&Counts) -> u64;
+
+/// Counters and gauges of a service: name, help, whether it only grows, value.
+const SERVICE: [(&str, &str, bool, Number); 9] = [
+    ("connections_opened", "Connections and flows accepted", true, |counts| counts.accepted),
+    ("connections_open", "Connections and flows open now", false, |counts| counts.open),
+    ("connect_retries", "Attempts made on another backend after one failed", true, |counts| counts.retries),
+    ("bytes_to_backend", "Bytes from clients to backends", true, |counts| counts.bytes_to_backend),
+    ("bytes_to_client", "Bytes from backends to clients", true, |counts| counts.bytes_to_client),
+    ("datagrams_to_backend", "Datagrams from clients to backends", true, |counts| {
+        counts.datagrams_to_backend
+    }),
+    ("datagrams_to_client", "Datagrams from backends to clients", true, |counts| counts.datagrams_to_client),
+    ("udp_flows_expired", "UDP flows ended by silence", true, |counts| counts.flows_expired),
+    ("udp_flows_evicted", "UDP flows ended to make room", true, |counts| counts.flows_evicted),
+];
+
+pub(super) fn render(stats: &Stats) -> String {
+    let mut text = Text::default();
+    dns(&mut text, stats);
+    for (name, help, grows, value) in SERVICE {
+        text.family(name, help, if grows { "counter" } else { "gauge" });
+        for service in &stats.services {
+            text.sample(name, grows, &[("service", &service.label)], value(&service.counts));
+        }
+    }
+    by_reason(
+        &mut text,
+        &stats.services,
+        "connections_failed",
+        "Connections and flows not served",
+        |counts| &counts.failed,
+    );
+    by_reason(&mut text, &stats.services, "datagrams_dropped", "Datagrams not passed on", |counts| {
+        &counts.datagrams_dropped
+    });
+    text.family("connect_seconds", "How long connecting to a backend took", "histogram");
+    let bounds = netd_proxy::CONNECT_BOUNDS;
+    for service in &stats.services {
+        let counts = &service.counts;
+        text.histogram(
+            "connect_seconds",
+            &[("service", &service.label)],
+            &bounds,
+            &counts.connect,
+            counts.connect_seconds,
+        );
+    }
+    text.0
+}
+
+fn dns(text: &mut Text, stats: &Stats) {
+    let dns = &stats.dns;
+    text.family("dns_queries", "Questions of sandboxes by kind of answer", "counter");
+    for (kind, count) in &dns.answers {
+        text.sample("dns_queries", true, &[("answer", kind)], *count);
+    }
+    for (name, help, value) in [
+        ("dns_packets_dropped", "Packets that deserve no answer", dns.dropped),
+        ("dns_overloaded", "Questions refused because too many were under way", dns.overloaded),
+        ("dns_forged_replies", "Datagrams that answered nothing that was asked", dns.forged),
+        ("dns_tcp_refused", "TCP connections closed because there were too many", dns.tcp_refused),
+    ] {
+        text.family(name, help, "counter");
+        text.sample(name, true, &[], value);
+    }
+    for (name, help) in [
+        ("dns_upstream_queries", "Questions asked of a server"),
+        ("dns_upstream_failures", "Silence, refusals and unusable replies of a server"),
+    ] {
+        text.family(name, help, "counter");
+        for upstream in &dns.upstreams {
+            let value = if name == "dns_upstream_queries" { upstream.asked } else { upstream.failures };
+            text.sample(name, true, &[("server", &upstream.server.to_string())], value);
+        }
+    }
+    text.family("dns_query_seconds", "From a question's arrival to its answer", "histogram");
+    let bounds: Vec<f64> = netd_dns::BUCKETS_MICROS.iter().map(|&micros| micros_to_seconds(micros)).collect();
+    text.histogram("dns_query_seconds", &[], &bounds, &dns.buckets, dns.seconds);
+}
+
+fn by_reason(
+    text: &mut Text,
+    services: &[Service],
+    name: &str,
+    help: &str,
+    of: impl Fn(&Counts) -> &std::collections::BTreeMap<String, u64>,
+) {
+    text.family(name, help, "counter");
+    for service in services {
+        for (reason, count) in of(&service.counts) {
+            text.sample(name, true, &[("service", &service.label), ("reason", reason)], *count);
+        }
+    }
+}
+
+fn micros_to_seconds(micros: u64) -> f64 {
+    std::time::Duration::from_micros(micros).as_secs_f64()
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, help: &str, kind: &str) {
+        self.line(format_args!("# HELP netd_{name} {help}."));
+        self.line(format_args!("# TYPE netd_{name} {kind}"));
+    }
+
+    /// OpenMetrics wants `_total` behind the name of what only grows.
+    fn sample(&mut self, name: &str, grows: bool, labels: &[(&str, &str)], value: u64) {
+        let total = if grows { "_total" } else { "" };
+        self.line(format_args!("netd_{name}{total}{} {value}", Labels(labels, None)));
+    }
+
+    /// `counts` has one number a bucket and one for what is beyond the last; buckets are told cumulatively.
+    fn histogram(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        bounds: &[f64],
+        counts: &[u64],
+        seconds: f64,
+    ) {
+        let mut sum = 0;
+        for (index, count) in counts.iter().enumerate() {
+            sum += count;
+            let bound = bounds.get(index).map_or_else(|| "+Inf".to_owned(), ToString::to_string);
+            self.line(format_args!("netd_{name}_bucket{} {sum}", Labels(labels, Some(&bound))));
+        }
+        self.line(format_args!("netd_{name}_sum{} {seconds}", Labels(labels, None)));
+        self.line(format_args!("netd_{name}_count{} {sum}", Labels(labels, None)));
+    }
+
+    fn line(&mut self, line: impl Display) {
+        // A String takes everything.
+        let _ = writeln!(self.0, "{line}");
+    }
+}
+
+struct Labels<'a>(&'a [(&'a str, &'a str)], Option<&'a str>);
+
+impl Display for Labels<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all = self.0.iter().copied().chain(self.1.map(|bound| ("le", bound)));
+        let mut separator = '{';
+        for (name, value) in all {
+            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            write!(f, "{separator}{name}=\"{value}\"")?;
+            separator = ',';
+        }
+        if separator == ',' { f.write_char('}') } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scraper_finds_a_services_figures() {
+        let text = r#"{"services":[{"id":"s","label":"we\"b","backends":{},"counts":
+            {"accepted":3,"open":1,"failed":{"refused":2},"connect":[1,2],"connect_seconds":0.5}}]}"#;
+        let stats: Stats = serde_json::from_str(text).unwrap();
+        let shown = render(&stats);
+        for line in [
+            r#"netd_connections_opened_total{service="we\"b"} 3"#,
+            r#"netd_connections_open{service="we\"b"} 1"#,
+            r#"netd_connections_failed_total{service="we\"b",reason="refused"} 2"#,
+            r#"netd_connect_seconds_count{service="we\"b"} 3"#,
+            r#"netd_connect_seconds_sum{service="we\"b"} 0.5"#,
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+        }
+    }
+}

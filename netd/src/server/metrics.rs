@@ -1,0 +1,105 @@
+//! The control plane's own figures, and the data plane's as it reports them, as one OpenMetrics text.
+
+use std::time::Duration;
+
+use netd_api::system::Counts;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::exposition;
+use crate::dataplane::Stats;
+
+/// Upper bounds in seconds; an attach takes about a millisecond.
+const BUCKETS: [f64; 12] = [0.000_5, 0.001, 0.001_5, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0];
+
+/// Labels come from the list of verbs, so their number is bounded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    verb: &'static str,
+    outcome: &'static str,
+}
+
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<Request, Counter>,
+    seconds: Family<Request, Histogram>,
+    counts: [(Gauge, fn(&Counts) -> u64); 5],
+    revision: Gauge,
+    restarts: Counter,
+    repairs: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("netd");
+        let requests = Family::default();
+        let seconds = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
+        let (revision, restarts, repairs) = (Gauge::default(), Counter::default(), Counter::default());
+        registry.register("api_requests", "Requests by verb and outcome", requests.clone());
+        registry.register("api_request_seconds", "How long a verb took, by outcome", seconds.clone());
+        registry.register("store_revision", "The store's counter of commits", revision.clone());
+        registry.register(
+            "dataplane_restarts",
+            "Data planes started in the place of one that ended",
+            restarts.clone(),
+        );
+        registry.register("nftables_repairs", "Times the firewall table was put back", repairs.clone());
+        let counts: [(Gauge, fn(&Counts) -> u64); 5] = [
+            (gauge(&mut registry, "networks", "Networks"), |counts| counts.networks),
+            (gauge(&mut registry, "sandboxes", "Sandboxes"), |counts| counts.sandboxes),
+            (gauge(&mut registry, "endpoints", "Places of sandboxes on networks"), |counts| counts.endpoints),
+            (gauge(&mut registry, "published_ports", "Published ports"), |counts| counts.published_ports),
+            (gauge(&mut registry, "names", "Names that resolve"), |counts| counts.names),
+        ];
+        Self { registry, requests, seconds, counts, revision, restarts, repairs }
+    }
+
+    pub(crate) fn request(&self, verb: &'static str, done: bool, took: Duration) {
+        let labels = Request { verb, outcome: if done { "done" } else { "failed" } };
+        self.requests.get_or_create(&labels).inc();
+        self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn repaired(&self) {
+        self.repairs.inc();
+    }
+
+    pub(crate) fn render(
+        &self,
+        counts: Counts,
+        revision: u64,
+        restarts: u64,
+        stats: Option<&Stats>,
+    ) -> String {
+        for (gauge, value) in &self.counts {
+            gauge.set(signed(value(&counts)));
+        }
+        self.revision.set(signed(revision));
+        self.restarts.inc_by(restarts.saturating_sub(self.restarts.get()));
+        let mut text = String::new();
+        if let Err(error) = encode(&mut text, &self.registry) {
+            tracing::error!(%error, "cannot write the metrics");
+        }
+        if let Some(stats) = stats {
+            // The text ends with "# EOF", which has to stay last.
+            let end = text.rfind("# EOF").unwrap_or(text.len());
+            text.insert_str(end, &exposition::render(stats));
+        }
+        text
+    }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
