@@ -69,8 +69,7 @@ pub struct Peer<'a> {
 }
 
 /// One request for both ends, the far one in its namespace from the start. Two more bring up the near one: made up, it
-/// would get a link-local address that nobody uses, and a thousand of these, with their routes, slow the next attach
-/// by half.
+/// would get a link-local address that nobody uses, and the host two routes for each.
 pub fn veth<'a>(spec: &Veth<'a>) -> Op<'a> {
     let mut far = LinkUnspec::new_with_name(spec.peer.name)
         .index(spec.peer.index.unwrap_or(0))
