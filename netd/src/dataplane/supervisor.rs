@@ -233,16 +233,27 @@ impl Supervisor {
                 self.end(live).await;
                 break;
             }
-            self.failures = if begun.elapsed() < SETTLED { self.failures + 1 } else { 0 };
+            self.failures = if begun.elapsed() < SETTLED { self.failures.saturating_add(1) } else { 0 };
             self.shared.restarts.fetch_add(1, Ordering::Relaxed);
             if live.process.is_none() {
                 self.await_unit().await;
             }
             before = live.process;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(self.pause()) => {}
+            }
         }
-        self.leaving.extend(self.retiring.take().and_then(|live| live.process));
-        self.leaving.iter().for_each(Process::kill);
+        self.sweep().await;
         self.shared.stopped.cancel();
+    }
+
+    /// Nothing at first; longer and longer for one that dies as soon as it is fed.
+    fn pause(&self) -> Duration {
+        match self.failures.checked_sub(FORGIVEN) {
+            None => Duration::ZERO,
+            Some(more) => FIRST_PAUSE.saturating_mul(1 << more.min(10)).min(LAST_PAUSE),
+        }
     }
 
     /// A data plane, whatever it takes. `before`: the one whose link was just lost.
@@ -258,8 +269,8 @@ impl Supervisor {
             match self.launch().await {
                 Ok(live) => return live,
                 Err(error) => {
-                    let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LAST_PAUSE);
                     self.failures = self.failures.saturating_add(1);
+                    let pause = self.pause().max(FIRST_PAUSE);
                     tracing::error!(error = %crate::error::Chain(&error), ?pause, "cannot start the data plane");
                     tokio::time::sleep(pause).await;
                 }
@@ -456,6 +467,21 @@ impl Supervisor {
             live.link.session().tell(&Request::Stop);
             process.end(LAST_WORDS).await;
             self.places.clear();
+        }
+    }
+
+    /// Ends what is left: those that were to be replaced or drain, and one that was being started.
+    async fn sweep(&mut self) {
+        self.leaving.extend(self.retiring.take().and_then(|live| live.process));
+        for places in [Places::starting(&self.config.run_dir), self.places.clone()] {
+            if let Some(process) = Process::find(&places) {
+                self.leaving.push(process);
+                places.clear();
+            }
+        }
+        for mut process in self.leaving.drain(..) {
+            process.kill();
+            process.ended().await;
         }
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Worker {
     build: String,
     parent: u32,
     drain: Duration,
+    /// No connection is accepted before: the last attempt failed.
+    deaf_until: Option<Instant>,
     /// When a draining process ends, whatever is still open.
     end: Option<Instant>,
 }
@@ -71,6 +73,7 @@ impl Worker {
             build,
             parent,
             drain,
+            deaf_until: None,
             end: None,
         })
     }
@@ -107,12 +110,16 @@ impl Worker {
             Some(Pending::Descriptors) => timeout = Some(PAUSE),
             Some(Pending::Broken) => self.peer = None,
         }
+        let is_deaf = self.deaf_until.is_some_and(|until| Instant::now() < until);
+        if is_deaf {
+            timeout = Some(timeout.unwrap_or(LOOK));
+        }
         let mut fds = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
         ];
-        let listener =
-            self.listener.as_ref().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN));
+        let listener = self.listener.as_ref().filter(|_| !is_deaf);
+        let listener = listener.map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN));
         let peer = self.peer.as_ref().map(|peer| PollFd::new(peer.connection().as_fd(), wanted));
         let (has_listener, has_peer) = (listener.is_some(), peer.is_some());
         fds.extend(listener);
@@ -167,7 +174,9 @@ impl Worker {
                 },
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {
+                    // Most likely the descriptors have run out. It waits in the backlog; asking at once would spin.
                     tracing::warn!(%error, "cannot accept a control plane");
+                    self.deaf_until = Some(Instant::now() + LOOK);
                     return;
                 }
             }
