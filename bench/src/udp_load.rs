@@ -13,7 +13,7 @@ use netd_sys::datagram::{self, MAX_TRAIN, RecvBatch, SendBatch};
 use netd_sys::poll::{Events, Interest, Poller};
 
 /// Without an answer for so long, a datagram counts as lost.
-const LOST_AFTER: Duration = Duration::from_millis(200);
+const LOST_AFTER: Duration = Duration::from_millis(500);
 /// How often a server looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(50);
 

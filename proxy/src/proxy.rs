@@ -25,7 +25,8 @@ pub struct Config {
     pub workers: usize,
     /// How long a lightly loaded worker looks for more before it sleeps. Zero: it never does.
     pub spin: Duration,
-    /// Open TCP connections and UDP flows of all listeners together. Each needs two descriptors.
+    /// Open TCP connections of all listeners together, of two descriptors each. Besides, half as many UDP flows may be
+    /// open, of one descriptor each: made-up sources cannot take the descriptors that connections need.
     pub max_connections: u32,
     /// How long [`Proxy::apply`] waits for the workers.
     pub patience: Duration,
@@ -71,7 +72,7 @@ impl Proxy {
             .map(|kit| Waker::new(&kit.poller, Token::WAKER.into()).map(Arc::new))
             .collect::<io::Result<_>>()?;
         let process = Arc::new(Gate::new(config.max_connections, Arc::clone(&wakers)));
-        let flows = (config.max_connections as usize).div_ceil(count);
+        let flows = (config.max_connections as usize / 2).div_ceil(count);
         let mut proxy = Self {
             control: Mutex::new(Control::new(Arc::clone(&wakers))),
             workers: Vec::with_capacity(count),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use netd_sys::poll::Interest;
 use netd_sys::{datagram, socket};
 
-use crate::flows::{Ended, FlowId, Key, Room};
+use crate::flows::{End, Ended, FlowId, Key, Room};
 use crate::gate::Pass;
 use crate::metrics::Failure;
 use crate::snapshot::{ListenerHandle, Occupied, Pool, ServiceHandle};
@@ -40,23 +40,26 @@ impl Upstream {
             && backend.address(key.client.ip(), handle.listener.target_port) == Some(self.peer)
     }
 
+    /// Tells of the flow that has ended, once.
     pub(super) fn account(&self, ended: &Ended<Self>, handle: &ListenerHandle) {
         let flow = &ended.flow;
         self.service.meters.closed();
+        if ended.why == End::Evicted && flow.from_backend.datagrams == 0 {
+            // Counted only: a flood of made-up sources would be a flood of lines.
+            return;
+        }
         tracing::info!(
             target: "access",
-            protocol = "udp",
             listener = &*handle.listener.id,
             service = &*self.service.label,
             client = %flow.key.client,
             backend = &*self.occupied.backend.id,
-            address = %self.peer,
-            end = ended.why.name(),
-            datagrams_to_backend = flow.from_client.datagrams,
-            bytes_to_backend = flow.from_client.bytes,
-            datagrams_to_client = flow.from_backend.datagrams,
-            bytes_to_client = flow.from_backend.bytes,
             seconds = (flow.last - flow.opened).as_secs_f64(),
+            to_backend = flow.from_client.bytes,
+            to_client = flow.from_backend.bytes,
+            datagrams_to_backend = flow.from_client.datagrams,
+            datagrams_to_client = flow.from_backend.datagrams,
+            end = ended.why.name(),
         );
     }
 }
