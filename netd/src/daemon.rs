@@ -197,6 +197,10 @@ async fn end(
     // The watches hold handles of the engine until the runtime goes; nothing is queued any more.
     drop((app, engine, thread));
     if purge {
+        // Namespaces are named in a mount of its own there; one that others share, as /run/netns, is left to them.
+        if config.netns_dir.starts_with(&config.run_dir) {
+            let _ = nix::mount::umount2(&config.netns_dir, nix::mount::MntFlags::MNT_DETACH);
+        }
         for directory in [&config.state_dir, &config.run_dir] {
             remove_directory(directory);
         }
