@@ -27,6 +27,7 @@ pub mod table;
 mod target;
 mod tcp;
 mod thread;
+mod throttle;
 mod udp;
 mod upstream;
 mod upstream_reply;

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use tokio::task::AbortHandle;
 
-use netd_sys::datagram::SendBatch;
+use netd_sys::datagram::{SendBatch, enlarge_buffers};
 
 use crate::forward::{Outline, Ticket, Unsendable};
 use crate::parse::flag;
@@ -266,6 +266,8 @@ impl Outlets {
             if v6 { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
         let socket = UdpSocket::bind(any)?;
         socket.connect(upstream.address)?;
+        // Ten thousand replies may come at once. Without the privilege the system's limit has to do.
+        drop(enlarge_buffers(&socket));
         socket.set_nonblocking(true)?;
         let key = self.open(socket.into(), OutletKind::Host { retired: false })?;
         self.host.entry(upstream.address).or_default().push(key);

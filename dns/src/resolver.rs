@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use netd_sys::datagram::{RecvBatch, SendBatch};
 use tokio::sync::Notify;
@@ -26,14 +26,12 @@ use crate::reply;
 use crate::server::Config;
 use crate::table::ViewId;
 use crate::target::{Place, Upstream};
+use crate::throttle::Throttle;
 use crate::udp::{SpinCredit, UdpBuffers};
 use crate::upstream;
 
 /// The longest message TCP can frame.
 pub(crate) const MOST_BYTES: usize = u16::MAX as usize;
-
-/// Between two log lines about the same trouble.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(crate) struct Resolver {
     pub(crate) config: Config,
@@ -57,7 +55,9 @@ pub(crate) struct Resolver {
     /// Tells the timer that there is an earlier time to wake at.
     pub(crate) sooner: Notify,
     armed: Cell<Option<Instant>>,
-    complaint: Cell<Option<Instant>>,
+    overload: Throttle,
+    /// Of failures to receive or to accept.
+    pub(crate) trouble: Throttle,
 }
 
 /// Buffers for answers that leave outside of a receive batch.
@@ -84,7 +84,8 @@ impl Resolver {
             exchanges: Cell::new(0),
             sooner: Notify::new(),
             armed: Cell::new(None),
-            complaint: Cell::new(None),
+            overload: Throttle::default(),
+            trouble: Throttle::default(),
             config,
         }
     }
@@ -178,9 +179,7 @@ impl Resolver {
     /// Counts a question that found no room, and says so once in a while.
     fn complain(&self, now: Instant, from: &Origin<'_>) {
         self.metrics.overloaded.fetch_add(1, Relaxed);
-        let quiet = |last: Instant| now.saturating_duration_since(last) < COMPLAINT_INTERVAL;
-        if !self.complaint.get().is_some_and(quiet) {
-            self.complaint.set(Some(now));
+        if self.overload.is_due(now) {
             tracing::warn!(
                 view = %from.view.id,
                 view_waiting = from.view.waiting.get(),

@@ -12,7 +12,8 @@ use crate::metrics::UpstreamCounters;
 /// More servers than this are not asked.
 pub(crate) const MOST_SERVERS: usize = 6;
 
-/// Where this server listens inside a sandbox: asking there would be asking ourselves.
+/// Where this server listens in a view's namespace: asking there, from there, would be asking ourselves. In this process'
+/// own namespace that address is somebody else, for example Docker where all of this runs in one of its containers.
 pub(crate) const OWN_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 pub(crate) struct Target {
@@ -48,7 +49,7 @@ impl Target {
     ) -> Self {
         let mut kept: Vec<Rc<Upstream>> = Vec::new();
         for &address in servers {
-            let ours = address.ip().to_canonical() == OWN_ADDRESS;
+            let ours = place != Place::Host && address.ip().to_canonical() == OWN_ADDRESS;
             if ours || kept.len() == MOST_SERVERS || kept.iter().any(|other| other.address == address) {
                 continue;
             }
@@ -78,5 +79,41 @@ impl Target {
 impl Upstream {
     pub(crate) fn count_failure(&self) {
         self.counters.failed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(place: Place, servers: &[&str], before: Option<&Target>) -> Target {
+        let servers: Vec<SocketAddr> = servers.iter().map(|server| server.parse().unwrap()).collect();
+        Target::new(1, place, &servers, before, |_| Arc::default())
+    }
+
+    fn addresses(target: &Target) -> Vec<String> {
+        target.servers.iter().map(|server| server.address.to_string()).collect()
+    }
+
+    #[test]
+    fn nobody_asks_himself() {
+        let listed = ["127.0.0.11:53", "[::ffff:127.0.0.11]:53", "192.0.2.1:53", "192.0.2.1:53"];
+        assert_eq!(addresses(&target(Place::View(1), &listed, None)), ["192.0.2.1:53"]);
+        assert_eq!(addresses(&target(Place::Host, &listed[..1], None)), ["127.0.0.11:53"]);
+    }
+
+    #[test]
+    fn what_is_known_of_a_server_outlives_a_change_of_the_list() {
+        let before = target(Place::Host, &["192.0.2.1:53", "192.0.2.2:53"], None);
+        before.servers[0].health.borrow_mut().refused(std::time::Instant::now());
+        let after = target(Place::Host, &["192.0.2.1:53", "192.0.2.3:53"], Some(&before));
+        assert_eq!(after.best_first(), [1, 0]);
+    }
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let many: Vec<String> = (1..=20).map(|n| format!("192.0.2.{n}:53")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(target(Place::Host, &many, None).servers.len(), MOST_SERVERS);
     }
 }

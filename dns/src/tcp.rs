@@ -55,18 +55,20 @@ pub(crate) async fn serve(resolver: Rc<Resolver>, view: Rc<ViewState>, listener:
             Ok((stream, _)) => stream,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
-                tracing::warn!(view = %view.id, %error, "cannot accept a DNS connection");
+                if resolver.trouble.is_due(Instant::now()) {
+                    tracing::warn!(view = %view.id, %error, "cannot accept a DNS connection");
+                }
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let Some(place) = Place::take(&resolver, &view) else {
+        let Some(seat) = Seat::take(&resolver, &view) else {
             resolver.metrics.tcp_refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             continue;
         };
         connections.spawn_local(async move {
             // A client that breaks off or breaks the rules loses its connection, no more.
-            drop(Connection::new(&place, stream).run().await);
+            drop(Connection::new(&seat, stream).run().await);
         });
     }
 }
@@ -79,12 +81,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// One of the connections there may be at a time.
-struct Place {
+struct Seat {
     resolver: Rc<Resolver>,
     view: Rc<ViewState>,
 }
 
-impl Place {
+impl Seat {
     fn take(resolver: &Rc<Resolver>, view: &Rc<ViewState>) -> Option<Self> {
         let limits = &resolver.config.tcp;
         let free = resolver.connections.get() < limits.connections
@@ -97,7 +99,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.resolver.connections.update(|count| count - 1);
         self.view.connections.update(|count| count - 1);
@@ -105,7 +107,7 @@ impl Drop for Place {
 }
 
 struct Connection<'a> {
-    place: &'a Place,
+    seat: &'a Seat,
     stream: TcpStream,
     /// What has come in and is not answered yet; begins with a length.
     input: Vec<u8>,
@@ -117,14 +119,14 @@ struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    fn new(place: &'a Place, stream: TcpStream) -> Self {
-        let (late_sender, late) = mpsc::channel(place.resolver.config.tcp.pipeline);
-        Self { place, stream, input: Vec::new(), output: Vec::new(), late, late_sender, under_way: 0 }
+    fn new(seat: &'a Seat, stream: TcpStream) -> Self {
+        let (late_sender, late) = mpsc::channel(seat.resolver.config.tcp.pipeline);
+        Self { seat, stream, input: Vec::new(), output: Vec::new(), late, late_sender, under_way: 0 }
     }
 
     async fn run(&mut self) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
-        let limits = self.place.resolver.config.tcp;
+        let limits = self.seat.resolver.config.tcp;
         let mut begun: Option<Instant> = None;
         loop {
             while self.answer_some()? {
@@ -173,14 +175,14 @@ impl<'a> Connection<'a> {
     /// Deals with queries that are in completely, as far as there is room. False when nothing more can be done before
     /// something comes in.
     fn answer_some(&mut self) -> io::Result<bool> {
-        let (resolver, now) = (&self.place.resolver, Instant::now());
+        let (resolver, now) = (&self.seat.resolver, Instant::now());
         let mut used = 0;
         while self.under_way < resolver.config.tcp.pipeline
             && self.output.len() < MOST_BYTES
             && let Some(message) = framed_message(&self.input[used..])
         {
             used += 2 + message.len();
-            let origin = Origin { view: &self.place.view, way: OriginWay::Stream(&self.late_sender) };
+            let origin = Origin { view: &self.seat.view, way: OriginWay::Stream(&self.late_sender) };
             match framed(&mut self.output, |out| resolver.handle(message, &origin, now, out)) {
                 Handled::Answered => resolver.metrics.took(now.elapsed(), 1),
                 Handled::Later => self.under_way += 1,

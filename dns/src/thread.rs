@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
+use netd_sys::datagram::enlarge_buffers;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
@@ -262,6 +263,8 @@ fn receive(
     view: &Rc<ViewState>,
     socket: OwnedFd,
 ) -> io::Result<(Rc<Readable>, AbortHandle)> {
+    // As far as this process may; whoever opened the socket may have been allowed more.
+    drop(enlarge_buffers(&socket));
     let port = Rc::new(Readable::new(socket)?);
     let task = spawn_local(udp::serve(resolver.clone(), view.clone(), port.clone()));
     Ok((port, task.abort_handle()))

@@ -6,10 +6,11 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netd_sys::datagram::{RecvBatch, SendBatch};
 use tokio::task::yield_now;
+use tokio::time::sleep;
 
 use crate::client::{Origin, OriginWay, ViewState};
 use crate::readable::Readable;
@@ -17,6 +18,9 @@ use crate::resolver::{Handled, Resolver};
 
 /// Datagrams in a batch.
 const BATCH: usize = 64;
+
+/// After a receive that failed for another reason than that there was nothing: the kernel is out of something.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
 /// No sensible query is longer.
 const MOST_QUERY: usize = 4096;
@@ -95,8 +99,12 @@ pub(crate) async fn serve(resolver: Rc<Resolver>, view: Rc<ViewState>, port: Rc<
                     std::thread::yield_now();
                     yield_now().await;
                 }
-                // What the kernel reports here is about one earlier answer that could not be delivered.
-                Err(_) => yield_now().await,
+                Err(error) => {
+                    if resolver.trouble.is_due(Instant::now()) {
+                        tracing::warn!(view = %view.id, %error, "cannot receive DNS queries");
+                    }
+                    sleep(ERROR_PAUSE).await;
+                }
             }
         }
         ready.clear_ready();

@@ -11,7 +11,7 @@ use netd_sys::datagram::RecvBatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::spawn_local;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::forward::{Outline, Ticket, Unsendable};
 use crate::outlets::{OutletKey, encode};
@@ -23,6 +23,9 @@ use crate::target::{Place, Upstream};
 /// Replies taken at once. Each may be as long as UDP allows; memory is used only as far as it has been written.
 const REPLIES: usize = 16;
 const MOST_REPLY: usize = 1 << 16;
+
+/// After an error that is not about one question.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
 /// TCP exchanges at one time.
 const MOST_EXCHANGES: usize = 128;
@@ -53,7 +56,12 @@ async fn read_replies(resolver: Rc<Resolver>, key: OutletKey, socket: Rc<Readabl
                 ready.clear_ready();
                 continue;
             }
-            Err(_) => resolver.upstream_refused(key, now),
+            Err(error) => {
+                resolver.upstream_refused(key, now);
+                if error.kind() != io::ErrorKind::ConnectionRefused {
+                    sleep(ERROR_PAUSE).await;
+                }
+            }
         }
         resolver.settle(now);
         tokio::task::yield_now().await;

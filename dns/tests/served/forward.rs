@@ -29,6 +29,20 @@ fn unknown_names_are_asked_of_the_host_servers_and_kept() {
 }
 
 #[test]
+fn servers_with_ipv6_addresses_are_asked_too() {
+    let upstream =
+        Fake::start_at("::1", |asked| vec![encode(&with_address(&asked.message, [192, 0, 2, 6], 60))]);
+    let lab = Lab::forwarding(&[upstream.address]);
+    assert_eq!(lab.dig("www.example A").answers, ["www.example. A 192.0.2.6"]);
+
+    let udp = UdpSocket::bind("[::1]:0").unwrap();
+    udp.set_nonblocking(true).unwrap();
+    let own = Change::PutView(view(Forward::Own { servers: vec![upstream.address] }));
+    lab.apply(vec![own], vec![("v".into(), SocketUse::UpstreamUdp6, udp.into())]);
+    assert_eq!(lab.dig("other.example A").answers, ["other.example. A 192.0.2.6"]);
+}
+
+#[test]
 fn ids_and_ports_differ_from_question_to_question() {
     let upstream = Fake::steady([192, 0, 2, 1]);
     let lab = Lab::forwarding(&[upstream.address]);

@@ -30,9 +30,13 @@ pub(crate) type Replies = Vec<Vec<u8>>;
 
 impl Fake {
     pub(crate) fn start(reply: impl Fn(&Asked) -> Replies + Send + Sync + 'static) -> Self {
+        Self::start_at("127.0.0.1", reply)
+    }
+
+    pub(crate) fn start_at(address: &str, reply: impl Fn(&Asked) -> Replies + Send + Sync + 'static) -> Self {
         let (udp, tcp) = (0..100)
             .find_map(|_| {
-                let tcp = TcpListener::bind("127.0.0.1:0").ok()?;
+                let tcp = TcpListener::bind((address, 0)).ok()?;
                 Some((UdpSocket::bind(tcp.local_addr().ok()?).ok()?, tcp))
             })
             .expect("a port for both protocols");
