@@ -128,7 +128,8 @@ impl From<Problem> for ApiError {
 
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(field) = &self.field {
+        // Of what is in the way the field says nothing that the detail does not.
+        if let (Code::Invalid, Some(field)) = (self.code, &self.field) {
             write!(f, "{field}: ")?;
         }
         f.write_str(&self.detail)?;

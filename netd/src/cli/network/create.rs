@@ -12,6 +12,7 @@ use netd_api::network::{self, CreateIpam, CreateNetwork, CreateSubnet, Driver};
 use netd_api::value::{Label, NetworkName, Subnet};
 
 use crate::cli::output::print_line;
+use crate::cli::usage;
 
 /// Create a network; prints its id
 #[derive(Args, Debug)]
@@ -55,7 +56,10 @@ pub(in crate::cli) struct CreateArgs {
 
 pub(super) fn create(client: &Client, args: CreateArgs) -> Result<ExitCode> {
     let deed = format!("create the network {}", args.name);
-    let request = args.request().context(deed.clone())?;
+    let request = match args.request() {
+        Ok(request) => request,
+        Err(error) => return Ok(usage(&format!("{deed}: {error:#}"))?),
+    };
     let network = client.call::<network::Create>(&Nothing {}, &request).context(deed)?;
     print_line(&network.id)?;
     Ok(ExitCode::SUCCESS)
