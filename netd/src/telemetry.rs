@@ -1,6 +1,8 @@
 //! Logs of this process: one subscriber, whose filter can be changed while it runs. Access events have the target
 //! `access`; the data plane has a subscriber of its own and is told the same filter over the link.
 
+mod stderr;
+
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
@@ -9,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::cli::run::LogFormat;
+use stderr::Stderr;
 
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
@@ -17,10 +20,8 @@ pub(crate) fn start(filter: &str, format: LogFormat) -> Result<()> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
-        LogFormat::Text => {
-            registry.with(fmt::layer().with_writer(std::io::stderr).with_ansi(false)).try_init()
-        }
-        LogFormat::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Text => registry.with(fmt::layer().with_writer(Stderr::new).with_ansi(false)).try_init(),
+        LogFormat::Json => registry.with(fmt::layer().json().with_writer(Stderr::new)).try_init(),
     }
     .context("cannot start logging")?;
     let _ = FILTER.set(handle);

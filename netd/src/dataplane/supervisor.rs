@@ -280,9 +280,10 @@ impl Supervisor {
 
     /// Connects to the data plane that runs, if one does. One that runs but does not answer is ended.
     async fn adopt(&mut self, process: Option<Process>) -> Option<Live> {
-        let answer = match self.failures {
-            0..FORGIVEN => Link::connect(&self.places.socket, &self.config.build, PATIENCE).await,
-            _ => Err(LinkError::Closed),
+        let answer = if process.is_some() && self.failures >= FORGIVEN {
+            Err(LinkError::Closed)
+        } else {
+            Link::connect(&self.places.socket, &self.config.build, PATIENCE).await
         };
         match (answer, process) {
             (Ok((link, greeting)), process) => {
