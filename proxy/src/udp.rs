@@ -3,6 +3,7 @@
 //! `upstream` is a flow's side towards its backend. All bounded: what finds no room is dropped and counted.
 
 mod groups;
+mod lanes;
 mod meters;
 mod receive;
 mod reply;
@@ -16,12 +17,13 @@ use std::time::{Duration, Instant};
 use netd_sys::datagram::{self, MAX_TRAIN, RecvBatch, SendBatch};
 use netd_sys::poll::{Event, Interest};
 
-use crate::flows::{Ended, FlowId, FlowTable, LaneId};
-use crate::snapshot::{ListenerHandle, Pool, ServiceHandle};
+use crate::flows::{End, Ended, FlowId, FlowTable, LaneId};
+use crate::snapshot::{ListenerHandle, ServiceHandle};
 use crate::table::ListenerId;
 use crate::worker::{Datagrams, Kit, SharedSocket, Token};
 
 use groups::Groups;
+use lanes::{Lane, Lanes};
 pub(crate) use meters::DatagramMeters;
 pub use meters::{DatagramCounts, Dropped};
 use reply::Replies;
@@ -37,8 +39,7 @@ const DRAIN_IDLE: Duration = Duration::from_secs(5);
 
 /// The datagram side of one worker.
 pub(crate) struct Udp {
-    /// By [`LaneId`].
-    lanes: Vec<Option<Lane>>,
+    lanes: Lanes,
     table: FlowTable<Upstream>,
     incoming: RecvBatch,
     outgoing: SendBatch,
@@ -47,15 +48,6 @@ pub(crate) struct Udp {
     /// Places in `incoming` whose sending met a refusal.
     refused: Vec<usize>,
     draining: bool,
-}
-
-/// A listener's socket on this worker, and what it leads to.
-struct Lane {
-    id: LaneId,
-    handle: Arc<ListenerHandle>,
-    socket: SharedSocket,
-    /// The backends that the flows of this lane were last checked against.
-    pool: Arc<Pool>,
 }
 
 /// What a token of ours stands for.
@@ -68,7 +60,7 @@ impl Udp {
     /// Serves at most `flows` flows at once: each has a descriptor.
     pub(crate) fn new(flows: usize) -> Self {
         Self {
-            lanes: Vec::new(),
+            lanes: Lanes::default(),
             table: FlowTable::new(flows),
             incoming: RecvBatch::new(BATCH, BYTES_EACH),
             // A train of full length may have to leave in two.
@@ -78,14 +70,6 @@ impl Udp {
             refused: Vec::with_capacity(2 * BATCH),
             draining: false,
         }
-    }
-
-    fn lane(&self, id: LaneId) -> Option<&Lane> {
-        self.lanes.get(id.0 as usize)?.as_ref()
-    }
-
-    fn lane_of(&self, listener: &ListenerId) -> Option<LaneId> {
-        self.lanes.iter().flatten().find(|lane| lane.handle.listener.id == *listener).map(|lane| lane.id)
     }
 
     fn open_lane(&mut self, kit: &Kit, handle: Arc<ListenerHandle>, socket: SharedSocket) -> io::Result<()> {
@@ -98,24 +82,19 @@ impl Udp {
             self.table.close_lane(id);
             return Err(error);
         }
-        let place = id.0 as usize;
-        if place >= self.lanes.len() {
-            self.lanes.resize_with(place + 1, || None);
-        }
-        self.lanes[place] = Some(Lane { id, handle, socket, pool });
+        self.lanes.add(Lane { id, handle, socket, pool });
         Ok(())
     }
 
     /// Ends the flows of a lane that the listener, its service or the service's backends no longer lead to where they
     /// go, when any of these has been replaced.
     fn refresh(&mut self, id: LaneId) {
-        let Some(lane) = self.lanes.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
-        lane.pool = lane.handle.service.pool();
-        let lane = &*lane;
+        self.lanes.look(id);
+        let Some(lane) = self.lanes.get(id) else { return };
         if !self.draining {
             self.table.limit_lane(id, lane.handle.listener.limit as usize, lane.pool.udp_idle);
         }
-        let ended = self.table.end_where(id, crate::flows::End::BackendGone, |flow| {
+        let ended = self.table.end_where(id, End::BackendGone, |flow| {
             !flow.upstream.leads_as(&flow.key, &lane.handle, &lane.pool)
         });
         self.close(ended);
@@ -126,15 +105,18 @@ impl Udp {
         if !self.draining {
             return;
         }
-        for slot in &mut self.lanes {
-            slot.take_if(|lane| self.table.is_lane_empty(lane.id));
+        let done = |lane: &&Lane| self.table.is_lane_empty(lane.id);
+        let done = self.lanes.iter().filter(done).map(|lane| lane.id).collect::<Vec<_>>();
+        for id in done {
+            self.table.close_lane(id);
+            self.lanes.remove(id);
         }
     }
 
     /// The end of flows that have left the table.
     fn close(&self, ended: impl IntoIterator<Item = Ended<Upstream>>) {
         for ended in ended {
-            if let Some(lane) = self.lane(ended.flow.key.lane) {
+            if let Some(lane) = self.lanes.get(ended.flow.key.lane) {
                 lane.handle.meters.closed();
                 lane.handle.meters.datagrams.ended(ended.why);
                 ended.flow.upstream.account(&ended, &lane.handle);
@@ -153,23 +135,18 @@ impl Datagrams for Udp {
         if let Some(socket) = socket {
             return self.open_lane(kit, listener, socket);
         }
-        for place in 0..self.lanes.len() {
-            if let Some(lane) = self.lanes[place].as_mut()
-                && lane.handle.listener.id == listener.listener.id
-            {
-                lane.handle = Arc::clone(&listener);
-                let id = lane.id;
-                self.refresh(id);
-            }
+        for id in self.lanes.of_listener(&listener.listener.id) {
+            self.lanes.lead(id, &listener);
+            self.refresh(id);
         }
         Ok(())
     }
 
     fn drop_listener(&mut self, kit: &mut Kit, listener: &ListenerId) {
-        while let Some(id) = self.lane_of(listener) {
+        for id in self.lanes.of_listener(listener) {
             let ended = self.table.close_lane(id);
             self.close(ended);
-            if let Some(lane) = self.lanes[id.0 as usize].take() {
+            if let Some(lane) = self.lanes.remove(id) {
                 // Fails only when draining has taken it out before.
                 let _ = kit.poller.remove(lane.socket.as_fd());
             }
@@ -177,12 +154,8 @@ impl Datagrams for Udp {
     }
 
     fn service_changed(&mut self, _kit: &mut Kit, service: &Arc<ServiceHandle>) {
-        for place in 0..self.lanes.len() {
-            if let Some(lane) = &self.lanes[place]
-                && Arc::ptr_eq(&lane.handle.service, service)
-            {
-                self.refresh(lane.id);
-            }
+        for id in self.lanes.of_service(&service.id) {
+            self.refresh(id);
         }
     }
 
@@ -210,7 +183,7 @@ impl Datagrams for Udp {
 
     fn drain(&mut self, kit: &mut Kit) {
         self.draining = true;
-        for lane in self.lanes.iter().flatten() {
+        for lane in self.lanes.iter() {
             // The socket itself stays until the lane's flows have ended: answers leave through it.
             let _ = kit.poller.remove(lane.socket.as_fd());
             self.table.limit_lane(lane.id, 0, lane.pool.udp_idle.min(DRAIN_IDLE));
@@ -225,8 +198,9 @@ impl Datagrams for Udp {
 
 impl Drop for Udp {
     fn drop(&mut self) {
-        for place in 0..self.lanes.len() {
-            let ended = self.table.close_lane(LaneId(place as u32));
+        let lanes = self.lanes.iter().map(|lane| lane.id).collect::<Vec<_>>();
+        for id in lanes {
+            let ended = self.table.close_lane(id);
             self.close(ended);
         }
     }

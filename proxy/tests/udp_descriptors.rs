@@ -1,7 +1,5 @@
 //! A flood of sources against a process that has few descriptors. In a program of its own: the limit is the process's.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};

@@ -17,11 +17,11 @@ const ROUNDS: usize = 4;
 impl Udp {
     pub(super) fn receive(&mut self, kit: &mut Kit, lane: LaneId) {
         for _ in 0..ROUNDS {
-            let Some(entry) = self.lane(lane) else { return };
+            let Some(entry) = self.lanes.get(lane) else { return };
             if !Arc::ptr_eq(&entry.pool, &entry.handle.service.pool()) {
                 self.refresh(lane);
             }
-            let Some(entry) = self.lanes.get(lane.0 as usize).and_then(Option::as_ref) else { return };
+            let Some(entry) = self.lanes.get(lane) else { return };
             // Nothing there, or a socket that is broken: there is nobody to tell but the next event.
             let Ok(count) = self.incoming.recv(entry.socket.as_fd()) else { return };
             self.assign(kit, lane);
@@ -40,30 +40,35 @@ impl Udp {
                 self.groups.push(None);
                 continue;
             };
-            let flow = self.flow_of(kit, key);
-            if let (Err(why), Some(lane)) = (flow, self.lane(lane)) {
-                lane.handle.meters.datagrams.dropped(why, 1);
+            match self.flow_of(kit, key) {
+                Ok(id) => {
+                    // Noted now, not when it is sent: a flow in use is not given up for a newcomer of the same batch,
+                    // who would get its number.
+                    self.table.client_sent(id, traffic_of(&self.incoming, place), kit.now);
+                    self.groups.push(Some(id.0));
+                }
+                Err(why) => {
+                    self.groups.push(None);
+                    if let Some(lane) = self.lanes.get(lane) {
+                        lane.handle.meters.datagrams.dropped(why, 1);
+                    }
+                }
             }
-            self.groups.push(flow.ok().map(|FlowId(id)| id));
         }
     }
 
     /// Sends each flow's datagrams to its backend.
     fn forward(&mut self, kit: &mut Kit, lane: LaneId) {
         loop {
-            let Some(entry) = self.lanes.get(lane.0 as usize).and_then(Option::as_ref) else { return };
+            let Some(entry) = self.lanes.get(lane) else { return };
             let Some((id, places)) = self.groups.take() else { return };
             let (id, meters) = (FlowId(id), &entry.handle.meters);
-            // A flow found early in a batch can have been given up for one that came late in it.
-            let Some(flow) = self.table.flow(id).filter(|flow| flow.key.lane == lane) else {
-                meters.datagrams.dropped(Dropped::Limit, places.len());
-                continue;
-            };
-            let mut traffic = Traffic::default();
+            let Some(flow) = self.table.flow(id) else { continue };
+            let mut datagrams = 0;
             let mut out = self.outgoing.begin();
             for &place in places {
                 let datagram = self.incoming.datagram(place);
-                traffic.add(Traffic::of(datagram.payload, datagram.segment));
+                datagrams += Traffic::of(datagram.payload, datagram.segment).datagrams;
                 if !out.push(None, None, datagram.segment, datagram.payload, place as u32) {
                     meters.datagrams.dropped(Dropped::Backlog, 1);
                 }
@@ -82,9 +87,8 @@ impl Udp {
                 }
             }
             meters.moved_to_backend(sent.bytes as u64);
-            meters.datagrams.moved_to_backend(traffic.datagrams.saturating_sub(kept));
+            meters.datagrams.moved_to_backend(datagrams.saturating_sub(kept));
             entry.handle.service.meters.moved_to_backend(sent.bytes as u64);
-            self.table.client_sent(id, traffic, kit.now);
             if !self.refused.is_empty() {
                 self.forward_again(kit, id, lane);
             }
@@ -95,7 +99,7 @@ impl Udp {
     fn forward_again(&mut self, kit: &mut Kit, id: FlowId, lane: LaneId) {
         self.note_refusal(id);
         self.pick_again(kit, id);
-        let Some(entry) = self.lanes.get(lane.0 as usize).and_then(Option::as_ref) else { return };
+        let Some(entry) = self.lanes.get(lane) else { return };
         let (Some(flow), meters) = (self.table.flow(id), &entry.handle.meters) else { return };
         let mut out = self.outgoing.begin();
         for &place in &self.refused {

@@ -54,7 +54,7 @@ impl Udp {
             let from = flow.key.local.map(|address| Local { address, interface: 0 });
             self.replies.targets.push(Target { lane: flow.key.lane, client: flow.key.client, from });
         }
-        if let Some(lane) = self.lane(flow.key.lane) {
+        if let Some(lane) = self.lanes.get(flow.key.lane) {
             lane.handle.meters.datagrams.moved_to_client(traffic.datagrams);
             lane.handle.service.meters.moved_to_client(traffic.bytes);
             lane.handle.meters.moved_to_client(traffic.bytes);
@@ -76,7 +76,7 @@ impl Udp {
             groups.push(Some(target.lane.0));
         }
         while let Some((lane, places)) = groups.take() {
-            let Some(lane) = self.lanes.get(lane as usize).and_then(Option::as_ref) else { continue };
+            let Some(lane) = self.lanes.get(LaneId(lane)) else { continue };
             let meters = &lane.handle.meters.datagrams;
             let mut out = self.outgoing.begin();
             for &place in places {

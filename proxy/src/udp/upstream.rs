@@ -78,7 +78,7 @@ impl Udp {
         if self.is_own(&key) {
             return Err(Dropped::Loop);
         }
-        let lane = self.lane(key.lane).ok_or(Dropped::Limit)?;
+        let lane = self.lanes.get(key.lane).ok_or(Dropped::Limit)?;
         let handle = Arc::clone(&lane.handle);
         let opened = self.try_open(kit, key, &handle);
         match opened {
@@ -100,7 +100,7 @@ impl Udp {
     }
 
     fn try_open(&mut self, kit: &mut Kit, key: Key, handle: &ListenerHandle) -> Result<FlowId, Dropped> {
-        let pool = self.lane(key.lane).map(|lane| Arc::clone(&lane.pool)).ok_or(Dropped::NoBackend)?;
+        let pool = self.lanes.get(key.lane).map(|lane| Arc::clone(&lane.pool)).ok_or(Dropped::NoBackend)?;
         let service = &handle.service;
         let (_, backend) = service.pick(&pool, key.client, &[], kit.random()).ok_or(Dropped::NoBackend)?;
         let peer = backend.address(key.client.ip(), handle.listener.target_port).ok_or(Dropped::NoBackend)?;
@@ -131,7 +131,7 @@ impl Udp {
                 && (address.ip().is_unspecified() || address.ip() == key.client.ip())
         };
         key.local == Some(key.client.ip())
-            && self.lanes.iter().flatten().any(|lane| is_source(lane.handle.listener.address))
+            && self.lanes.iter().any(|lane| is_source(lane.handle.listener.address))
     }
 
     /// A place in this worker's table, and one of the listener's on all workers.
@@ -153,7 +153,7 @@ impl Udp {
     /// The socket of this flow has reported that its backend does not listen.
     pub(super) fn note_refusal(&mut self, id: FlowId) {
         let Some(flow) = self.table.flow(id) else { return };
-        if let Some(lane) = self.lane(flow.key.lane) {
+        if let Some(lane) = self.lanes.get(flow.key.lane) {
             lane.handle.meters.failed(Failure::Refused);
             lane.handle.service.meters.failed(Failure::Refused);
         }
@@ -167,7 +167,7 @@ impl Udp {
     pub(super) fn pick_again(&mut self, kit: &mut Kit, id: FlowId) {
         let Some(flow) = self.table.flow(id) else { return };
         let key = flow.key;
-        let Some(lane) = self.lane(key.lane) else { return };
+        let Some(lane) = self.lanes.get(key.lane) else { return };
         let (handle, pool) = (Arc::clone(&lane.handle), Arc::clone(&lane.pool));
         let other = another(kit, lane, &key, &pool, &flow.upstream);
         let Some(upstream) = self.table.upstream_mut(id) else { return };

@@ -1,13 +1,13 @@
 //! Floods stay within what the listener may have, and do not push out who is being served.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netd_proxy::udp::Dropped;
-use netd_sys::datagram::SendBatch;
+use netd_sys::datagram::{Local, SendBatch};
 
-use crate::rig::{Echo, Rig, Setup, ask, eventually, in_namespace};
+use crate::rig::{Echo, PATIENCE, Rig, Setup, ask, eventually, in_namespace};
 
 #[test]
 fn a_flood_of_sources_stays_within_the_limit() {
@@ -47,6 +47,37 @@ fn quiet_flows_make_place_for_new_ones() {
             rig.counts().accepted == 5
         });
         assert_eq!((rig.counts().open, rig.counts().datagrams.evicted), (4, 1));
+    });
+}
+
+#[test]
+fn a_flow_that_wakes_up_keeps_its_place_against_a_newcomer_of_the_same_moment() {
+    in_namespace(|| {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        let setup = Setup { limit: 1, workers: 1, sockets: 1, ..Setup::default() };
+        let rig = Rig::new(setup, &[server.local_addr().unwrap()]);
+        let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let mut batch = SendBatch::new(2);
+        let mut send = |hosts: &[u8]| {
+            let mut out = batch.begin();
+            for host in hosts {
+                let from = Local { address: Ipv4Addr::new(127, 0, 0, *host).into(), interface: 0 };
+                // Of different sizes, so that they are not one train.
+                assert!(out.push(Some(rig.address), Some(from), None, &[*host; 9][*host as usize..], 0));
+            }
+            assert_eq!(out.send(client.as_fd()).messages, hosts.len());
+        };
+        let mut buffer = [0; 16];
+        send(&[2]);
+        let (_, first) = server.recv_from(&mut buffer).unwrap();
+        // Long enough for the flow to be given up, if nobody used it.
+        let quiet_until = Instant::now() + Duration::from_millis(1100);
+        eventually("a flow without an answer may be given up", || Instant::now() > quiet_until);
+        send(&[2, 3]);
+        let (len, second) = server.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], second), (&[2; 7][..], first), "nobody's datagram in another's flow");
+        eventually("the newcomer is refused", || rig.counts().datagrams.dropped(Dropped::Limit) == 1);
     });
 }
 
