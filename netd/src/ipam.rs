@@ -11,11 +11,11 @@ mod pools;
 mod runs;
 mod span;
 
-pub(crate) use error::{Invalid, IpamError};
+pub(crate) use error::IpamError;
 pub(crate) use leases::{Holder, Leases};
 pub(crate) use plan::{SubnetRequest, plan};
 pub(crate) use pools::{Pool, Pools};
-pub(crate) use span::{Family, Span};
+pub(crate) use span::Family;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ mod watch;
 pub(crate) use error::{CommitError, StoreError};
 pub(crate) use records::{Record, RecordError, Records, encode, encode_lease, key_of, lease_key};
 pub(crate) use redb::Redb;
-pub(crate) use txn::{Check, Txn};
+pub(crate) use txn::Txn;
 pub(crate) use watch::{Batch, Entry, KeyChange, Watch};
 
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) trait Store: Send {
     /// Everything, as of one revision, in the order of the keys.
     fn load(&self) -> Result<Snapshot, StoreError>;
 
-    /// Writes all of the transaction, durably, or nothing. Returns the revision that has it; a transaction that
+    /// Writes all of the transaction or nothing; what is written outlives this process. Returns the revision that has it; a transaction that
     /// writes nothing only checks, and returns the revision it checked.
     fn commit(&mut self, txn: &Txn) -> Result<Revision, CommitError>;
 

@@ -36,10 +36,6 @@ pub(crate) enum Invalid {
     HostBits { what: &'static str, given: IpNetwork, fixed: IpNetwork },
     #[error("{what} {given} is outside of subnet {subnet}")]
     Outside { what: String, given: String, subnet: IpNetwork },
-    #[error("{what} {given} lies in none of the subnets given")]
-    NoSubnetFor { what: String, given: String },
-    #[error("subnet {subnet} was given two {what}s, {first} and {second}")]
-    GivenTwice { what: &'static str, subnet: IpNetwork, first: String, second: String },
     #[error("a network has one {family} subnet; {first} and {second} were given")]
     TwoSubnets { family: Family, first: IpNetwork, second: IpNetwork },
     #[error("subnet {subnet} leaves no address for a sandbox beside the gateway")]

@@ -21,36 +21,6 @@ pub(crate) struct SubnetRequest {
 }
 
 impl SubnetRequest {
-    /// Sorts gateways, ranges and auxiliary addresses that were given apart (as flags) to the subnets they lie in.
-    pub(crate) fn assemble(
-        subnets: &[IpNetwork],
-        gateways: &[IpAddr],
-        ranges: &[IpNetwork],
-        auxiliary: BTreeMap<String, IpAddr>,
-    ) -> Result<Vec<Self>, IpamError> {
-        let mut requests: Vec<Self> = subnets
-            .iter()
-            .map(|&subnet| Self { subnet, gateway: None, range: None, auxiliary: BTreeMap::new() })
-            .collect();
-        for &gateway in gateways {
-            let request = home(&mut requests, "gateway", gateway)?;
-            if let Some(first) = request.gateway.replace(gateway) {
-                return Err(given_twice("gateway", request.subnet, &first, &gateway));
-            }
-        }
-        for &range in ranges {
-            let request = home(&mut requests, "range", range.ip())?;
-            if let Some(first) = request.range.replace(range) {
-                return Err(given_twice("range", request.subnet, &first, &range));
-            }
-        }
-        for (name, address) in auxiliary {
-            let request = home(&mut requests, &format!("auxiliary address {name}"), address)?;
-            request.auxiliary.insert(name, address);
-        }
-        Ok(requests)
-    }
-
     fn asks_for_any(&self) -> bool {
         self.subnet.ip().is_unspecified() && self.subnet.prefix() > 0
     }
@@ -195,24 +165,4 @@ fn ordinary(subnet: IpNetwork) -> Result<(), Invalid> {
         }
     }
     Ok(())
-}
-
-fn home<'a>(
-    requests: &'a mut [SubnetRequest],
-    what: &str,
-    address: IpAddr,
-) -> Result<&'a mut SubnetRequest, Invalid> {
-    requests
-        .iter_mut()
-        .find(|request| request.subnet.contains(address))
-        .ok_or_else(|| Invalid::NoSubnetFor { what: what.into(), given: address.to_string() })
-}
-
-fn given_twice(
-    what: &'static str,
-    subnet: IpNetwork,
-    first: &dyn ToString,
-    second: &dyn ToString,
-) -> IpamError {
-    Invalid::GivenTwice { what, subnet, first: first.to_string(), second: second.to_string() }.into()
 }

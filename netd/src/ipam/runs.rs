@@ -39,10 +39,6 @@ impl Runs {
         }
     }
 
-    pub(super) fn contains(&self, number: u128) -> bool {
-        self.0.range(..=number).next_back().is_some_and(|(_, &last)| last >= number)
-    }
-
     /// The first number from `from` on that is in no run.
     pub(super) fn next_free(&self, from: u128) -> Option<u128> {
         match self.0.range(..=from).next_back() {

@@ -8,8 +8,10 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
+use super::error::Invalid;
 use super::runs::Runs;
-use super::{Family, Holder, Invalid, IpamError, Leases, Pool, Pools, Span, SubnetRequest, plan};
+use super::span::Span;
+use super::{Family, Holder, IpamError, Leases, Pool, Pools, SubnetRequest, plan};
 use crate::model::{Network, Subnet};
 use crate::testing;
 
@@ -197,27 +199,6 @@ fn bad_requests_are_refused_by_what_is_wrong() {
     let two = [request("10.0.0.0/24"), request("10.0.1.0/24")];
     let error = plan(&two, false, &pools(), [], &[]).unwrap_err();
     assert!(matches!(error, IpamError::Invalid(Invalid::TwoSubnets { .. })), "{error}");
-}
-
-#[test]
-fn flags_are_sorted_to_the_subnets_they_lie_in() {
-    let subnets = [net("10.0.0.0/24"), net("fd00::/64")];
-    let auxiliary: BTreeMap<String, IpAddr> = [("a".into(), ip("fd00::7"))].into();
-    let requests = SubnetRequest::assemble(
-        &subnets,
-        &[ip("fd00::9"), ip("10.0.0.9")],
-        &[net("10.0.0.128/25")],
-        auxiliary.clone(),
-    )
-    .unwrap();
-    assert_eq!(requests[0].gateway, Some(ip("10.0.0.9")));
-    assert_eq!(requests[0].range, Some(net("10.0.0.128/25")));
-    assert_eq!(requests[1].gateway, Some(ip("fd00::9")));
-    assert_eq!(requests[1].auxiliary, auxiliary);
-    let nowhere = SubnetRequest::assemble(&subnets, &[ip("10.9.0.1")], &[], BTreeMap::new()).unwrap_err();
-    assert!(nowhere.to_string().contains("gateway 10.9.0.1 lies in none"), "{nowhere}");
-    let two = SubnetRequest::assemble(&subnets, &[ip("10.0.0.1"), ip("10.0.0.2")], &[], BTreeMap::new());
-    assert!(two.unwrap_err().to_string().contains("two gateways, 10.0.0.1 and 10.0.0.2"));
 }
 
 #[test]

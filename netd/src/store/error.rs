@@ -31,8 +31,9 @@ pub(crate) enum CommitError {
     /// Somebody else was faster: read again and decide again.
     #[error("record {key} {}", conflict(*expected, *found))]
     Conflict { key: Key, expected: Option<Revision>, found: Option<Revision> },
-    #[error("cannot write the state file {}", path.display())]
-    Write { path: PathBuf, source: Box<::redb::Error> },
+    /// Nothing is changed; it may go through when there is room again.
+    #[error("cannot write the state file {}: {cause}", path.display())]
+    Write { path: PathBuf, cause: String },
 }
 
 fn owner(pid: Option<u32>) -> String {

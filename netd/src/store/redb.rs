@@ -1,105 +1,139 @@
-//! The store of a single host: one redb file in the state directory.
+//! The store of a single host: the records in memory, a journal, and one redb file in the state directory.
 //!
-//! The file is made under another name and renamed when it is complete, so a state file that is empty or has no
-//! format mark was cut by something else, and is refused instead of being taken for a fresh start. Every page's
-//! checksum is verified when the file is opened; afterwards nobody else writes it (the directory lock).
+//! A wait for the disk costs more than all of an attach, so a commit does not wait for it: it is written to the
+//! journal (and outlives this process), and a thread carries it into the redb file a few milliseconds later, many at a
+//! time. A power cut may take the commits of those milliseconds, never the consistency of what was before; the
+//! namespaces it also takes are rebuilt or forgotten from the records at the next start either way.
+//!
+//! The redb file is made under another name and renamed when it is complete, so one that is empty or has no format
+//! mark was cut by something else, and is refused instead of being taken for a fresh start. Every page's checksum is
+//! verified when the file is opened; afterwards nobody else writes it (the directory lock).
 
-use std::fs::{self, File};
-use std::panic::{self, AssertUnwindSafe};
+mod file;
+mod flusher;
+mod journal;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition};
 
 use super::lock::DirectoryLock;
 use super::watch::Watchers;
-use super::{
-    Batch, Check, CommitError, Entry, Key, KeyChange, Revision, Snapshot, Store, StoreError, Txn, Watch,
-};
+use super::{Batch, CommitError, Entry, Key, KeyChange, Revision, Snapshot, Store, StoreError, Txn, Watch};
+pub(super) use file::StateFile;
+use flusher::Flusher;
+pub(super) use journal::Journal;
 
-const FILE: &str = "state.redb";
-const RECORDS: TableDefinition<'_, &str, (Revision, &[u8])> = TableDefinition::new("records");
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const FORMAT: &str = "format";
-const REVISION: &str = "revision";
-const KNOWN_FORMAT: u64 = 1;
-/// The records of some thousand sandboxes; redb's own default would be a gigabyte.
-const CACHE_BYTES: usize = 4 << 20;
+/// The journal begins anew when it has grown to this and the state file has caught up.
+const JOURNAL_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Redb {
     path: PathBuf,
-    database: Database,
+    entries: BTreeMap<Key, Entry>,
+    revision: Revision,
     watchers: Watchers,
-    /// Dropped last: the next owner may open the file only when it is closed.
+    journal: Journal,
+    flusher: Flusher,
+    /// Dropped last: the next owner may open the files only when they are closed.
     _lock: DirectoryLock,
 }
 
 impl Redb {
-    /// Opens the state file of that directory, or makes it. The directory must exist.
+    /// Opens the state of that directory, or makes it. The directory must exist.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let lock = DirectoryLock::acquire(directory)?;
-        let path = directory.join(FILE);
-        if !exists(&path)? {
-            create(&path)?;
-        }
-        let database = open_verified(&path)?;
-        check_format(&database, &path)?;
-        Ok(Self { path, database, watchers: Watchers::default(), _lock: lock })
-    }
-
-    fn snapshot(&self) -> Result<Snapshot, redb::Error> {
-        let read = self.database.begin_read()?;
-        let revision = revision_in(&read.open_table(META)?)?;
-        let mut entries = Vec::new();
-        for record in read.open_table(RECORDS)?.iter()? {
-            let (key, value) = record?;
-            let (revision, bytes) = value.value();
-            entries.push(Entry { key: key.value().into(), value: bytes.into(), revision });
-        }
-        Ok(Snapshot { revision, entries })
-    }
-
-    fn write(&self, txn: &Txn) -> Result<Result<Batch, Refused>, redb::Error> {
-        let write = self.database.begin_write()?;
-        let batch = {
-            let mut records = write.open_table(RECORDS)?;
-            let mut meta = write.open_table(META)?;
-            let current = revision_in(&meta)?;
-            if let Some(refused) = first_refused(txn.checks(), &records)? {
-                return Ok(Err(refused));
-            }
-            let changes = apply(txn, current + 1, &mut records)?;
-            let revision = if changes.is_empty() { current } else { current + 1 };
-            meta.insert(REVISION, revision)?;
-            Batch { revision, changes }
+        let (mut journal, mut batches) = Journal::open(directory)?;
+        let begins_anew = !StateFile::exists(directory)?;
+        let path = StateFile::path_in(directory);
+        let failed = |deed| {
+            let path = path.clone();
+            move |source| StoreError::Io { deed, path, source }
         };
-        if batch.changes.is_empty() {
-            write.abort()?;
-        } else {
-            write.commit()?;
+        if begins_anew {
+            // What it has belongs to a state file that somebody has put aside.
+            journal.clear().map_err(failed("clear the journal of"))?;
+            batches.clear();
         }
-        Ok(Ok(batch))
+        let file = StateFile::open(directory)?;
+        let missing = missing(file.load()?.revision, batches);
+        if !missing.is_empty() {
+            tracing::info!(
+                commits = missing.len(),
+                "taking over what the last daemon had not yet put on the disk"
+            );
+        }
+        file.apply(&missing)
+            .map_err(|source| StoreError::Read { path: path.clone(), source: source.into() })?;
+        journal.clear().map_err(failed("clear the journal of"))?;
+        let Snapshot { revision, entries } = file.load()?;
+        let flusher = Flusher::start(file, revision).map_err(failed("start the writer of"))?;
+        let entries = entries.into_iter().map(|entry| (Key::clone(&entry.key), entry)).collect();
+        Ok(Self { path, entries, revision, watchers: Watchers::default(), journal, flusher, _lock: lock })
+    }
+
+    fn refuse(&self, txn: &Txn) -> Result<(), CommitError> {
+        for check in txn.checks() {
+            let found = self.entries.get(&check.key).map(|entry| entry.revision);
+            if found != check.revision {
+                let (key, expected) = (Key::clone(&check.key), check.revision);
+                return Err(CommitError::Conflict { key, expected, found });
+            }
+        }
+        Ok(())
+    }
+
+    fn changes(&self, txn: &Txn, revision: Revision) -> Vec<KeyChange> {
+        let change = |(key, value): (&Key, Option<&super::Value>)| match value {
+            Some(value) => {
+                Some(KeyChange::Put(Entry { key: Key::clone(key), value: value.clone(), revision }))
+            }
+            None => self.entries.contains_key(key).then(|| KeyChange::Deleted { key: Key::clone(key) }),
+        };
+        txn.writes().filter_map(change).collect()
+    }
+
+    /// Into the journal, unless the disk is known to refuse.
+    fn write_down(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        let failed = |cause: String| CommitError::Write { path: self.path.clone(), cause };
+        let full = self.journal.length() >= JOURNAL_BYTES && self.flusher.wait_for(self.revision);
+        if let Some(cause) = self.flusher.failure() {
+            return Err(failed(cause));
+        }
+        if full {
+            self.journal.clear().map_err(|error| failed(error.to_string()))?;
+        }
+        self.journal.append(batch).map_err(|error| failed(error.to_string()))
+    }
+
+    fn take_in(&mut self, changes: &[KeyChange]) {
+        for change in changes {
+            match change {
+                KeyChange::Put(entry) => self.entries.insert(Key::clone(&entry.key), entry.clone()),
+                KeyChange::Deleted { key } => self.entries.remove(key),
+            };
+        }
     }
 }
 
 impl Store for Redb {
     fn load(&self) -> Result<Snapshot, StoreError> {
-        self.snapshot().map_err(|source| read_failed(&self.path, source))
+        Ok(Snapshot { revision: self.revision, entries: self.entries.values().cloned().collect() })
     }
 
     fn commit(&mut self, txn: &Txn) -> Result<Revision, CommitError> {
-        match self.write(txn) {
-            Ok(Ok(batch)) => {
-                if !batch.changes.is_empty() {
-                    self.watchers.tell(&batch);
-                }
-                Ok(batch.revision)
-            }
-            Ok(Err(Refused { check, found })) => {
-                Err(CommitError::Conflict { key: check.key, expected: check.revision, found })
-            }
-            Err(source) => Err(CommitError::Write { path: self.path.clone(), source: source.into() }),
+        self.refuse(txn)?;
+        let revision = self.revision + 1;
+        let changes = self.changes(txn, revision);
+        if changes.is_empty() {
+            return Ok(self.revision);
         }
+        let batch = Batch { revision, changes };
+        self.write_down(&batch)?;
+        self.take_in(&batch.changes);
+        self.revision = revision;
+        self.watchers.tell(&batch);
+        self.flusher.push(batch);
+        Ok(revision)
     }
 
     fn watch(&mut self) -> Result<Watch, StoreError> {
@@ -109,123 +143,26 @@ impl Store for Redb {
     }
 }
 
-/// A check that failed, and what the key is at.
-struct Refused {
-    check: Check,
-    found: Option<Revision>,
-}
-
-fn first_refused(
-    checks: &[Check],
-    records: &impl ReadableTable<&'static str, (Revision, &'static [u8])>,
-) -> Result<Option<Refused>, redb::Error> {
-    for check in checks {
-        let found = records.get(&*check.key)?.map(|value| value.value().0);
-        if found != check.revision {
-            return Ok(Some(Refused { check: check.clone(), found }));
-        }
-    }
-    Ok(None)
-}
-
-fn apply(
-    txn: &Txn,
-    revision: Revision,
-    records: &mut Table<'_, &'static str, (Revision, &'static [u8])>,
-) -> Result<Vec<KeyChange>, redb::Error> {
-    let mut changes = Vec::new();
-    for (key, value) in txn.writes() {
-        let key = Key::clone(key);
-        match value {
-            Some(value) => {
-                records.insert(&*key, (revision, &**value))?;
-                changes.push(KeyChange::Put(Entry { key, value: value.clone(), revision }));
-            }
-            None => {
-                if records.remove(&*key)?.is_some() {
-                    changes.push(KeyChange::Deleted { key });
-                }
-            }
-        }
-    }
-    Ok(changes)
-}
-
-fn revision_in(meta: &impl ReadableTable<&'static str, u64>) -> Result<Revision, redb::Error> {
-    Ok(meta.get(REVISION)?.map(|value| value.value()).unwrap_or_default())
-}
-
-fn exists(path: &Path) -> Result<bool, StoreError> {
-    path.try_exists().map_err(|source| StoreError::Io { deed: "look for", path: path.to_owned(), source })
-}
-
-/// Makes the file complete before it has its name, so that a crash leaves none or a whole one.
-fn create(path: &Path) -> Result<(), StoreError> {
-    let unfinished = path.with_extension("new");
-    let failed = |deed| {
-        let path = unfinished.clone();
-        move |source| StoreError::Io { deed, path, source }
-    };
-    if exists(&unfinished)? {
-        fs::remove_file(&unfinished).map_err(failed("remove the unfinished state file"))?;
-    }
-    fresh(&unfinished).map_err(|source| read_failed(&unfinished, source))?;
-    fs::rename(&unfinished, path).map_err(failed("rename"))?;
-    let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(failed("make the name durable of"))
-}
-
-fn fresh(path: &Path) -> Result<(), redb::Error> {
-    let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
-    let write = database.begin_write()?;
-    write.open_table(RECORDS)?;
-    {
-        let mut meta = write.open_table(META)?;
-        meta.insert(FORMAT, KNOWN_FORMAT)?;
-        meta.insert(REVISION, 0)?;
-    }
-    write.commit()?;
-    Ok(database.close()?)
-}
-
-fn open_verified(path: &Path) -> Result<Database, StoreError> {
-    let damaged = |cause: String| StoreError::Damaged { path: path.to_owned(), cause };
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    // redb asserts what it wrote itself, also before the checksums have been looked at; a file that another hand has
-    // written can fail those assertions.
-    match panic::catch_unwind(AssertUnwindSafe(|| builder.open(path))) {
-        Ok(Ok(database)) => Ok(database),
-        Ok(Err(DatabaseError::Storage(StorageError::Io(source))))
-            if source.kind() != std::io::ErrorKind::InvalidData
-                && source.kind() != std::io::ErrorKind::UnexpectedEof =>
+impl Drop for Redb {
+    /// An orderly end leaves all in the state file, so that one restored from a backup later is not carried forward
+    /// again by an old journal.
+    fn drop(&mut self) {
+        if self.flusher.wait_for(self.revision)
+            && let Err(error) = self.journal.clear()
         {
-            Err(StoreError::Io { deed: "open the state file", path: path.to_owned(), source })
+            tracing::warn!(%error, path = %self.path.display(), "cannot clear the journal of the state file");
         }
-        Ok(Err(error)) => Err(damaged(error.to_string())),
-        Err(_) => Err(damaged("its structure is broken".into())),
     }
 }
 
-fn check_format(database: &Database, path: &Path) -> Result<(), StoreError> {
-    let format = || -> Result<Option<u64>, redb::Error> {
-        let read = database.begin_read()?;
-        read.open_table(RECORDS)?;
-        Ok(read.open_table(META)?.get(FORMAT)?.map(|value| value.value()))
-    };
-    let damaged = |cause: String| StoreError::Damaged { path: path.to_owned(), cause };
-    match format() {
-        Ok(Some(KNOWN_FORMAT)) => Ok(()),
-        Ok(Some(found)) if found > KNOWN_FORMAT => {
-            Err(StoreError::Newer { path: path.to_owned(), found, known: KNOWN_FORMAT })
-        }
-        Ok(_) => Err(damaged("it has no mark of its format".into())),
-        Err(error) => Err(damaged(error.to_string())),
-    }
-}
-
-fn read_failed(path: &Path, source: redb::Error) -> StoreError {
-    StoreError::Read { path: path.to_owned(), source: source.into() }
+/// What the state file at that revision lacks, without a gap.
+fn missing(flushed: Revision, journal: Vec<Batch>) -> Vec<Batch> {
+    let mut next = flushed;
+    let behind = journal.into_iter().skip_while(|batch| batch.revision <= flushed);
+    behind
+        .take_while(|batch| {
+            next += 1;
+            batch.revision == next
+        })
+        .collect()
 }

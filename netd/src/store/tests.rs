@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::redb::{Journal, StateFile};
 use super::watch::Watchers;
 use super::{
     Batch, Entry, KeyChange, Record, RecordError, Records, Redb, Store, StoreError, Txn, encode,
@@ -50,6 +50,7 @@ fn what_was_committed_is_there_after_reopening() {
     let first = store.commit(&Txn::default().put("a", &b"1"[..])).unwrap();
     let before = store.load().unwrap();
     drop(store);
+    assert_eq!(fs::metadata(directory.path().join("journal")).unwrap().len(), 0, "all is in the state file");
     let mut store = Redb::open(directory.path()).unwrap();
     assert_eq!(store.load().unwrap(), before);
     assert_eq!(store.commit(&Txn::default().put("b", &b"2"[..])).unwrap(), first + 1);
@@ -98,17 +99,19 @@ fn state_file(directory: &Path) -> PathBuf {
 /// A state file with some history, as it lies on disk after a crash (`clean` false) or a stop.
 fn sample(clean: bool) -> (Vec<u8>, super::Snapshot) {
     let directory = TempDir::new().unwrap();
-    let mut store = Redb::open(directory.path()).unwrap();
-    for number in 0..40_u32 {
-        let value = vec![number as u8; 300];
-        store.commit(&Txn::default().put(format!("sandbox/{number:04}"), value)).unwrap();
+    let file = StateFile::open(directory.path()).unwrap();
+    for number in 1..=40 {
+        file.apply(&[put(&format!("sandbox/{number:04}"), number)]).unwrap();
     }
-    let snapshot = store.load().unwrap();
+    let snapshot = file.load().unwrap();
     if clean {
-        drop(store);
-        return (fs::read(state_file(directory.path())).unwrap(), snapshot);
+        drop(file);
     }
     (fs::read(state_file(directory.path())).unwrap(), snapshot)
+}
+
+fn put(key: &str, revision: u64) -> Batch {
+    entry(key, &[revision as u8; 300], revision)
 }
 
 /// Either the store is what it was at some commit, or the error says what to do. Never a panic, never a fresh start.
@@ -177,13 +180,54 @@ fn a_reader_that_lags_is_cut_off_and_can_begin_again() {
     }
     let mut last = None;
     let closed = loop {
-        match watch.next_within(Duration::ZERO) {
+        match watch.try_next() {
             Ok(Some(batch)) => last = Some(batch.revision),
             Ok(None) => break false,
             Err(_) => break true,
         }
     };
     assert!(closed, "the watch ended at {last:?} and said nothing");
+}
+
+#[test]
+fn what_a_killed_daemon_had_only_in_its_journal_is_taken_over() {
+    let directory = TempDir::new().unwrap();
+    let mut store = Redb::open(directory.path()).unwrap();
+    let known = store.commit(&Txn::default().put("a", &b"1"[..])).unwrap();
+    drop(store);
+    let (mut journal, _) = Journal::open(directory.path()).unwrap();
+    // What the state file has already, what it lacks, and what is behind a gap.
+    for revision in [known, known + 1, known + 2, known + 9] {
+        journal.append(&put(&format!("k/{revision}"), revision)).unwrap();
+    }
+    drop(journal);
+    let mut store = Redb::open(directory.path()).unwrap();
+    let snapshot = store.load().unwrap();
+    let keys: Vec<_> = snapshot.entries.iter().map(|entry| &*entry.key).collect();
+    assert_eq!(keys, ["a", "k/2", "k/3"]);
+    assert_eq!(snapshot.revision, known + 2);
+    assert_eq!(store.commit(&Txn::default().delete("a")).unwrap(), known + 3);
+    drop(store);
+    assert_eq!(Redb::open(directory.path()).unwrap().load().unwrap().revision, known + 3);
+}
+
+#[test]
+fn putting_the_state_file_aside_begins_with_nothing() {
+    let directory = TempDir::new().unwrap();
+    Redb::open(directory.path()).unwrap().commit(&Txn::default().put("a", &b"1"[..])).unwrap();
+    fs::rename(state_file(directory.path()), directory.path().join("state.redb.damaged")).unwrap();
+    assert_eq!(Redb::open(directory.path()).unwrap().load().unwrap().entries, []);
+}
+
+#[test]
+fn the_journal_does_not_grow_without_end() {
+    let directory = TempDir::new().unwrap();
+    let mut store = Redb::open(directory.path()).unwrap();
+    for _ in 0..40 {
+        store.commit(&Txn::default().put("big", vec![1; 100_000])).unwrap();
+        let journal = fs::metadata(directory.path().join("journal")).unwrap().len();
+        assert!(journal < (1 << 20) + 200_000, "{journal} bytes");
+    }
 }
 
 fn sandbox(id: &str, name: &str) -> Sandbox {

@@ -1,7 +1,6 @@
 //! Committed changes on their way to whoever builds tables from them.
 
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError};
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
 
 use super::{Key, Revision, Value};
 
@@ -41,15 +40,6 @@ impl Watch {
             Ok(batch) => Ok(Some(batch)),
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(Closed),
-        }
-    }
-
-    /// Waits for the next batch.
-    pub(crate) fn next_within(&self, timeout: Duration) -> Result<Option<Batch>, Closed> {
-        match self.0.recv_timeout(timeout) {
-            Ok(batch) => Ok(Some(batch)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(Closed),
         }
     }
 }
