@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use netd_sys::netlink::monitor::Monitor;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,7 +18,7 @@ use crate::bus::Bus;
 use crate::cli::run::{LogFormat, RunArgs};
 use crate::config::Config;
 use crate::dataplane::{self, DataPlane, Event};
-use crate::engine::Engine;
+use crate::engine::{Engine, Started};
 use crate::error::Chain;
 use crate::manager::{self, World};
 use crate::server::listen::{bind_unix, serve};
@@ -48,15 +48,17 @@ pub(crate) fn run(args: RunArgs) -> Result<()> {
 }
 
 async fn daemon(config: Arc<Config>) -> Result<()> {
+    // Before anything is started, so that there is no moment in which a signal would leave it behind.
+    let mut signals = Signals::listen()?;
     for directory in [&config.state_dir, &config.run_dir, &config.netns_dir] {
         make_directory(directory)?;
     }
     let bus = Bus::new();
-    let (engine, thread, opened) = {
+    let Started { engine, thread, made } = {
         let (config, bus) = (Arc::clone(&config), bus.clone());
         Engine::start(move || manager::open(config, bus)).context("cannot start the engine")?
     };
-    opened.await.context("the engine ended while starting")??;
+    made.await.context("the engine ended while starting")??;
     // Only the holder of the store may take the socket: a second daemon has failed by now.
     let listener = bind_unix(&config.socket)?;
     engine.call(manager::recover).await??;
@@ -92,10 +94,20 @@ async fn daemon(config: Arc<Config>) -> Result<()> {
         };
         tokio::task::spawn_local(serve(listener, handle, app.stop.clone(), tasks.clone()));
     }
-    start_watches(&app).await?;
-    become_ready(&app).await?;
-    wait_for_the_end(&app).await?;
-    end(app, tasks, dataplane, engine, thread).await
+    let served = serve_until_told(&app, &mut signals).await;
+    end(app, tasks, dataplane, engine, thread).await;
+    served
+}
+
+/// Whatever ends this, the daemon is taken apart in order: what it started ends with it.
+async fn serve_until_told(app: &Arc<App>, signals: &mut Signals) -> Result<()> {
+    start_watches(app).await?;
+    tokio::select! {
+        ready = become_ready(app) => ready?,
+        () = signals.told_to_stop(app) => return Ok(()),
+    }
+    signals.told_to_stop(app).await;
+    Ok(())
 }
 
 fn start_dataplane(config: &Config, engine: &Engine<World>) -> DataPlane {
@@ -103,11 +115,11 @@ fn start_dataplane(config: &Config, engine: &Engine<World>) -> DataPlane {
     DataPlane::start(dataplane_config(config), move |event| {
         let posted = engine.post(move |world| match event {
             Event::Connected { session, revision, inventory } => {
-                world.connected(session, revision, inventory)
+                world.connected(session, revision, inventory);
             }
             Event::NeedSockets { session, key, used } => world.supply(&session, &key, used),
             Event::Refused { revision, error } => {
-                tracing::error!(revision, error, "the data plane refuses a table")
+                tracing::error!(revision, error, "the data plane refuses a table");
             }
         });
         if let Err(error) = posted {
@@ -155,21 +167,36 @@ async fn become_ready(app: &App) -> Result<()> {
     Ok(())
 }
 
-async fn wait_for_the_end(app: &App) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut reload = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            () = app.stop.cancelled() => break,
-            _ = reload.recv() => app.engine.post(World::host_changed)?,
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let open = |kind, name| signal(kind).with_context(|| format!("cannot listen for {name}"));
+        Ok(Self {
+            terminate: open(SignalKind::terminate(), "SIGTERM")?,
+            interrupt: open(SignalKind::interrupt(), "SIGINT")?,
+            reload: open(SignalKind::hangup(), "SIGHUP")?,
+        })
+    }
+
+    async fn told_to_stop(&mut self, app: &App) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                () = app.stop.cancelled() => return,
+                _ = self.reload.recv() => {
+                    if let Err(error) = app.engine.post(World::host_changed) {
+                        tracing::warn!(%error, "cannot look at the host's files now");
+                    }
+                }
+            }
         }
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    app.stop.cancel();
-    Ok(())
 }
 
 /// Requests, then the data plane, then the engine; with `--purge` what they wrote.
@@ -179,7 +206,9 @@ async fn end(
     dataplane: DataPlane,
     engine: Engine<World>,
     thread: std::thread::JoinHandle<()>,
-) -> Result<()> {
+) {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    app.stop.cancel();
     tasks.close();
     if tokio::time::timeout(LAST_REQUESTS, tasks.wait()).await.is_err() {
         tracing::warn!("some requests did not end in time");
@@ -205,7 +234,6 @@ async fn end(
             remove_directory(directory);
         }
     }
-    Ok(())
 }
 
 fn make_directory(path: &Path) -> Result<()> {

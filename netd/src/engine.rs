@@ -24,6 +24,13 @@ impl<S> Clone for Engine<S> {
     }
 }
 
+/// A new engine; `made` tells how the making of its state went.
+pub(crate) struct Started<S, E> {
+    pub engine: Engine<S>,
+    pub thread: JoinHandle<()>,
+    pub made: oneshot::Receiver<Result<(), E>>,
+}
+
 /// Why a job did not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Busy {
@@ -38,7 +45,7 @@ impl<S: 'static> Engine<S> {
     /// until every handle is gone.
     pub(crate) fn start<E: Send + 'static>(
         make: impl FnOnce() -> Result<S, E> + Send + 'static,
-    ) -> std::io::Result<(Self, JoinHandle<()>, oneshot::Receiver<Result<(), E>>)> {
+    ) -> std::io::Result<Started<S, E>> {
         let (jobs, queue): (SyncSender<Job<S>>, Receiver<Job<S>>) = sync_channel(QUEUE);
         let (started, start) = oneshot::channel();
         let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
@@ -54,7 +61,7 @@ impl<S: 'static> Engine<S> {
                 job(&mut state);
             }
         })?;
-        Ok((Self { jobs }, thread, start))
+        Ok(Started { engine: Self { jobs }, thread, made: start })
     }
 
     /// Runs `job` on the state and returns what it returns.

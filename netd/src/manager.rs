@@ -82,7 +82,7 @@ impl World {
                         self.reconcile.apply(model, &changes, batch.revision);
                     }
                     Err(error) => {
-                        tracing::error!(%error, revision = batch.revision, "a record cannot be read")
+                        tracing::error!(%error, revision = batch.revision, "a record cannot be read");
                     }
                 },
                 Err(closed) => {

@@ -153,7 +153,7 @@ impl Reconcile {
                 }
             }
             Err(error) => {
-                tracing::warn!(sandbox = %sandbox.name, error = %Chain(&error), "cannot open a socket")
+                tracing::warn!(sandbox = %sandbox.name, error = %Chain(&error), "cannot open a socket");
             }
         }
     }

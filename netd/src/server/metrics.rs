@@ -24,11 +24,14 @@ struct Request {
     outcome: &'static str,
 }
 
+/// A gauge and where its value is found.
+type Counted = (Gauge, fn(&Counts) -> u64);
+
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
     seconds: Family<Request, Histogram>,
-    counts: [(Gauge, fn(&Counts) -> u64); 5],
+    counts: [Counted; 5],
     revision: Gauge,
     restarts: Counter,
     repairs: Counter,
@@ -49,7 +52,7 @@ impl Metrics {
             restarts.clone(),
         );
         registry.register("nftables_repairs", "Times the firewall table was put back", repairs.clone());
-        let counts: [(Gauge, fn(&Counts) -> u64); 5] = [
+        let counts: [Counted; 5] = [
             (gauge(&mut registry, "networks", "Networks"), |counts| counts.networks),
             (gauge(&mut registry, "sandboxes", "Sandboxes"), |counts| counts.sandboxes),
             (gauge(&mut registry, "endpoints", "Places of sandboxes on networks"), |counts| counts.endpoints),
