@@ -143,7 +143,6 @@ fn no_datagram_is_lost_or_mixed_up() {
             let total = 64 * 100 + 16 * 1000;
             assert_eq!((counts.datagrams.to_backend, counts.datagrams.to_client), (total, total));
             assert_eq!(counts.datagrams.dropped.iter().sum::<u64>(), 0);
-            assert_eq!(counts.accepted, 80);
         }
     });
 }
