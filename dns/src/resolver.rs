@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use netd_sys::datagram::{RecvBatch, SendBatch};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Kind, answer};
 use crate::cache::Cache;
@@ -55,6 +56,8 @@ pub(crate) struct Resolver {
     /// Tells the timer that there is an earlier time to wake at.
     pub(crate) sooner: Notify,
     armed: Cell<Option<Instant>>,
+    /// Cancelled when the server is to end: nothing new is begun.
+    pub(crate) ending: CancellationToken,
     overload: Throttle,
     /// Of failures to receive or to accept.
     pub(crate) trouble: Throttle,
@@ -84,6 +87,7 @@ impl Resolver {
             exchanges: Cell::new(0),
             sooner: Notify::new(),
             armed: Cell::new(None),
+            ending: CancellationToken::new(),
             overload: Throttle::default(),
             trouble: Throttle::default(),
             config,

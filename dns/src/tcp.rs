@@ -43,13 +43,14 @@ impl Default for TcpLimits {
 /// After the process has run out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until the task is aborted; its connections end with it.
+/// Accepts until the server ends, and stays until its connections have ended. Aborted, it takes them along.
 pub(crate) async fn serve(resolver: Rc<Resolver>, view: Rc<ViewState>, listener: TcpListener) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
+            () = resolver.ending.cancelled() => break,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -71,6 +72,7 @@ pub(crate) async fn serve(resolver: Rc<Resolver>, view: Rc<ViewState>, listener:
             drop(Connection::new(&seat, stream).run().await);
         });
     }
+    while connections.join_next().await.is_some() {}
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
@@ -127,6 +129,7 @@ impl<'a> Connection<'a> {
     async fn run(&mut self) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
         let limits = self.seat.resolver.config.tcp;
+        let ending = self.seat.resolver.ending.clone();
         let mut begun: Option<Instant> = None;
         loop {
             while self.answer_some()? {
@@ -149,6 +152,7 @@ impl<'a> Connection<'a> {
                 }
                 Some(answer) = self.late.recv() => self.take_late(&answer, limits.patience).await?,
                 () = sleep(wait), if may_expire => return Ok(()),
+                () = ending.cancelled(), if self.under_way == 0 => return Ok(()),
             }
         }
     }

@@ -210,6 +210,7 @@ impl Owner {
 
     async fn drain(self, patience: Duration) {
         let deadline = Instant::now() + patience;
+        self.resolver.ending.cancel();
         for served in self.views.values() {
             served.stop_reading();
         }

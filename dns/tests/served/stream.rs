@@ -137,3 +137,15 @@ fn nonsense_ends_the_connection_only() {
     assert!(closed(&mut stream));
     assert_eq!(lab.dig("web A +tcp").answers.len(), 1);
 }
+
+#[test]
+fn idle_connections_do_not_hold_up_the_end() {
+    let lab = lab(TcpLimits { idle: 10 * SOON, ..TcpLimits::default() });
+    let mut stream = connect(lab.address);
+    stream.write_all(&query(1, "web.")).unwrap();
+    answer(&mut stream).unwrap();
+    let began = Instant::now();
+    lab.server.drain(10 * SOON);
+    assert!(began.elapsed() < SOON, "it waited for a client that wants nothing");
+    assert!(closed(&mut stream));
+}
