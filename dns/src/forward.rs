@@ -208,7 +208,7 @@ impl<C, S> Forwards<C, S> {
         upstream.health.borrow_mut().answered(now.saturating_duration_since(attempt.sent), now);
         match read {
             Ok(reply) if attempt.had_edns && refuses_edns(&reply) => {
-                upstream.health.borrow_mut().refuses_edns();
+                upstream.health.borrow_mut().refuses_edns(now);
                 let server = attempt.server;
                 if !self.try_server(ticket.job, server, now, out) {
                     self.failed(ticket.job, now, out);

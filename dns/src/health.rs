@@ -9,6 +9,9 @@ const PATIENCE: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// A refusal of EDNS may have been an accident or a forgery: it is not held against a server for ever.
+const PLAIN_TIME: Duration = Duration::from_secs(600);
+
 /// Servers whose answers differ by less are as good as each other: the order they were listed in decides.
 const NOTICEABLE_MILLIS: u128 = 128;
 
@@ -20,8 +23,8 @@ pub(crate) struct Health {
     /// While this is set the server is asked last; once it is past, a copy of some question probes it.
     pause_until: Option<Instant>,
     pauses: u32,
-    /// It refused EDNS, or was silent only towards questions with it.
-    plain: bool,
+    /// It refused EDNS; until then it is asked without.
+    plain_until: Option<Instant>,
 }
 
 /// How good a choice a server is; the least is the best.
@@ -55,12 +58,12 @@ impl Health {
         self.pause(now);
     }
 
-    pub(crate) fn refuses_edns(&mut self) {
-        self.plain = true;
+    pub(crate) fn refuses_edns(&mut self, now: Instant) {
+        self.plain_until = Some(now + PLAIN_TIME);
     }
 
-    pub(crate) fn takes_edns(&self) -> bool {
-        !self.plain
+    pub(crate) fn takes_edns(&self, now: Instant) -> bool {
+        self.plain_until.is_none_or(|until| until <= now)
     }
 
     pub(crate) fn rank(&self) -> Rank {

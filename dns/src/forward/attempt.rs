@@ -114,7 +114,7 @@ impl<C, S> Job<C, S> {
         let upstream = self.target.servers[server].clone();
         // A second try without EDNS, in case a box on the way swallows what it does not know.
         let again = self.attempts.iter().any(|attempt| attempt.server == server && attempt.had_edns);
-        let had_edns = upstream.health.borrow().takes_edns() && !again;
+        let had_edns = upstream.health.borrow().takes_edns(now) && !again;
         let ticket = Ticket { job: id, attempt: self.attempts.len() };
         let sent = out.send(&upstream, ticket, self.outline(had_edns));
         if sent.is_err() {

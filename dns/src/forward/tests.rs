@@ -238,6 +238,10 @@ fn a_server_that_does_not_know_edns_is_asked_without() {
     assert_eq!(bench.answered(), [(1, 0)]);
     bench.ask(2);
     assert_eq!(bench.wire.sent[2].2, None, "it is remembered");
+    bench.reply(2, &message(0, 0));
+    bench.wait(Duration::from_secs(600));
+    bench.ask(3);
+    assert_eq!(bench.wire.sent[3].2, Some(false), "but not for ever");
 }
 
 #[test]
