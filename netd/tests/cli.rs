@@ -1,6 +1,8 @@
 //! The command line as a script sees it, against a socket that plays the daemon: what goes to stdout, what to stderr,
 //! and which exit code comes back.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -20,7 +22,7 @@ impl Daemon {
         let listener = UnixListener::bind(directory.path().join("netd.sock")).unwrap();
         // Ends with the process: it holds nothing but its socket.
         thread::spawn(move || {
-            listener.incoming().flatten().for_each(|stream| serve(stream).unwrap_or_default())
+            listener.incoming().flatten().for_each(|stream| serve(stream).unwrap_or_default());
         });
         Self { directory }
     }
