@@ -91,6 +91,8 @@ pub(crate) enum Reply {
     Hello {
         protocol: u32,
         build: String,
+        #[serde(default)]
+        pid: u32,
         revision: u64,
     },
     /// Sockets that the data plane serves; after the last one comes [`Reply::InventoryEnd`].

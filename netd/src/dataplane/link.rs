@@ -158,6 +158,7 @@ impl Session {
 #[derive(Debug)]
 pub(crate) struct Greeting {
     pub build: String,
+    pub pid: u32,
     pub revision: u64,
     pub inventory: Vec<Sockets>,
 }
@@ -225,8 +226,8 @@ impl Link {
     async fn greet(connection: Connection, build: &str) -> Result<(Self, Greeting), LinkError> {
         let mut link = Self::new(connection)?;
         link.session.tell(&Request::Hello { protocol: PROTOCOL, build: build.to_owned() });
-        let (build, revision) = match link.next().await?.0 {
-            Reply::Hello { protocol: PROTOCOL, build, revision } => (build, revision),
+        let (build, pid, revision) = match link.next().await?.0 {
+            Reply::Hello { protocol: PROTOCOL, build, pid, revision } => (build, pid, revision),
             Reply::Hello { protocol, .. } => return Err(LinkError::Protocol(protocol)),
             _ => return Err(LinkError::Greeting("something else")),
         };
@@ -234,7 +235,7 @@ impl Link {
         loop {
             match link.next().await? {
                 (Reply::Inventory { key, used, .. }, fds) => inventory.push(Sockets { key, used, fds }),
-                (Reply::InventoryEnd, _) => return Ok((link, Greeting { build, revision, inventory })),
+                (Reply::InventoryEnd, _) => return Ok((link, Greeting { build, pid, revision, inventory })),
                 (Reply::Unknown, _) => {}
                 _ => return Err(LinkError::Greeting("something else than its inventory")),
             }

@@ -182,6 +182,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn many_ports_go_in_many_small_parts() {
+        let counts = netd_proxy::Counts {
+            accepted: u64::MAX,
+            failed: [u64::MAX; Failure::ALL.len()],
+            connect: [u64::MAX; netd_proxy::CONNECT_BOUNDS.len() + 1],
+            ..netd_proxy::Counts::default()
+        };
+        let listeners = (0..1000u16)
+            .map(|port| netd_proxy::ListenerStats {
+                listener: format!("tcp/[2001:db8:1111:2222:3333:4444:5555:6666]:{port}").into(),
+                protocol: Protocol::Tcp,
+                address: ([u16::MAX; 8], port).into(),
+                service: "x".repeat(100).into(),
+                counts: counts.clone(),
+            })
+            .collect();
+        let proxy = netd_proxy::Stats { listeners, ..netd_proxy::Stats::default() };
+        let parts = parts(3, &netd_dns::Stats::default(), &proxy);
+        let mut whole = Stats { revision: 3, ..Stats::default() };
+        for part in parts {
+            assert!(serde_json::to_vec(&part).unwrap().len() < 100_000);
+            whole.join(part);
+        }
+        assert_eq!(whole.listeners.len(), 1000);
+    }
+
+    #[test]
     fn an_older_data_planes_figures_can_be_read() {
         let text = r#"{"revision":4,"dns":{"answers":{"local":2}},"something-new":1,
             "services":[{"id":"s","label":"web","counts":{"accepted":3},"backends":{"b":1}}]}"#;

@@ -2,18 +2,14 @@
 //! one of this build in the place of another build's, ends it in the end. Runs as one task of the control plane's runtime
 //! and sleeps until something happens.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
-
-use super::frame::{Reply, Request, SocketKey, SocketUse, Sockets};
+use super::frame::{Reply, Request};
+use super::handle::{Config, Event, Shared};
 use super::link::{Greeting, Link, LinkError, PATIENCE, Session};
 use super::process::{Places, Process, ProcessError};
-use super::stats::Stats;
 
 /// How long a data plane that was just started may take to answer.
 const START: Duration = Duration::from_secs(10);
@@ -29,155 +25,7 @@ const UNIT_RESTART: Duration = Duration::from_secs(1);
 /// What `stop` gives the data plane before it kills it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-#[derive(Clone, Debug)]
-pub(crate) struct Config {
-    pub run_dir: PathBuf,
-    /// What is started with `dataplane` as its first argument; `/proc/self/exe` is this very build, even when the file
-    /// has been replaced or deleted.
-    pub program: PathBuf,
-    /// The rest of its arguments.
-    pub arguments: Vec<String>,
-    /// Names this build, see [`super::worker::build`].
-    pub build: String,
-    /// What a replaced data plane's connections get to end by themselves.
-    pub drain: Duration,
-}
-
-/// What the thread that makes the tables has to know.
-pub(crate) enum Event {
-    /// A data plane is there. It holds the sockets of the inventory and serves `revision`, or nothing (0). It is owed a
-    /// full batch, with the sockets that the inventory lacks.
-    Connected { session: Session, revision: u64, inventory: Vec<Sockets> },
-    /// One more socket of this kind is wanted, see [`Session::supply`].
-    NeedSockets { session: Session, key: SocketKey, used: SocketUse },
-    /// A part of the batch could not be served.
-    Refused { revision: u64, error: String },
-}
-
-/// The control plane's handle.
-#[derive(Clone)]
-pub(crate) struct DataPlane(Arc<Shared>);
-
-struct Shared {
-    session: Mutex<Option<Session>>,
-    filter: Mutex<Option<String>>,
-    applied: watch::Sender<u64>,
-    restarts: AtomicU64,
-    pid: AtomicU64,
-    /// Somebody has waited too long.
-    suspicion: Notify,
-    stop: CancellationToken,
-    stopped: CancellationToken,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DataPlaneError {
-    #[error("the data plane has not taken revision {revision} over within {waited:?}: it may be restarting")]
-    NotServed { revision: u64, waited: Duration },
-    #[error("the data plane is not there: it may be restarting")]
-    Absent,
-}
-
-impl DataPlane {
-    /// Starts supervising. `events` is called on the runtime's thread and must not block.
-    pub(crate) fn start(config: Config, events: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        let shared = Arc::new(Shared {
-            session: Mutex::default(),
-            filter: Mutex::default(),
-            applied: watch::Sender::new(0),
-            restarts: AtomicU64::new(0),
-            pid: AtomicU64::new(0),
-            suspicion: Notify::new(),
-            stop: CancellationToken::new(),
-            stopped: CancellationToken::new(),
-        });
-        let supervisor = Supervisor {
-            places: Places::in_service(&config.run_dir),
-            config,
-            shared: Arc::clone(&shared),
-            events: Box::new(events),
-            retiring: None,
-            leaving: Vec::new(),
-            failures: 0,
-        };
-        tokio::spawn(supervisor.run());
-        Self(shared)
-    }
-
-    /// The latest revision that was served, by this or an earlier session.
-    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
-        self.0.applied.subscribe()
-    }
-
-    /// Waits until `revision` is served, through a restart of the data plane if need be, `limit` at most.
-    pub(crate) async fn served(&self, revision: u64, limit: Duration) -> Result<(), DataPlaneError> {
-        let mut applied = self.applied();
-        let begun = tokio::time::Instant::now();
-        while begun.elapsed() < limit {
-            let served = applied.wait_for(|applied| *applied >= revision);
-            match tokio::time::timeout(PATIENCE.min(limit), served).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(_)) => break,
-                Err(_) => self.0.suspicion.notify_one(),
-            }
-        }
-        Err(DataPlaneError::NotServed { revision, waited: begun.elapsed() })
-    }
-
-    pub(crate) async fn stats(&self) -> Result<Stats, DataPlaneError> {
-        let answer = self.0.session().ok_or(DataPlaneError::Absent)?.ask_stats();
-        let answer = tokio::time::timeout(PATIENCE, answer).await.map_err(|_| DataPlaneError::Absent)?;
-        answer.map_err(|_| DataPlaneError::Absent)
-    }
-
-    /// Of this data plane and all that come after it.
-    pub(crate) fn set_log_filter(&self, filter: &str) {
-        *self.0.filter.lock().unwrap_or_else(PoisonError::into_inner) = Some(filter.to_owned());
-        if let Some(session) = self.0.session() {
-            session.tell(&Request::LogFilter { filter: filter.to_owned() });
-        }
-    }
-
-    /// How often one had to be started in the place of one that had died.
-    pub(crate) fn restarts(&self) -> u64 {
-        self.0.restarts.load(Ordering::Relaxed)
-    }
-
-    /// Its process, if the control plane started it and it runs.
-    pub(crate) fn pid(&self) -> Option<u32> {
-        u32::try_from(self.0.pid.load(Ordering::Relaxed)).ok().filter(|pid| *pid != 0)
-    }
-
-    pub(crate) fn is_connected(&self) -> bool {
-        self.0.session().is_some()
-    }
-
-    /// Ends the data plane, unless it runs as a unit of its own, and stops supervising.
-    pub(crate) async fn stop(&self) {
-        self.0.stop.cancel();
-        self.0.stopped.cancelled().await;
-    }
-
-    /// Ends it even if somebody else started it.
-    pub(crate) async fn end(&self) {
-        if let Some(session) = self.0.session() {
-            session.tell(&Request::Stop);
-        }
-        self.stop().await;
-    }
-}
-
-impl Shared {
-    fn session(&self) -> Option<Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_session(&self, session: Option<Session>) {
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session;
-    }
-}
-
-struct Supervisor {
+pub(super) struct Supervisor {
     config: Config,
     places: Places,
     shared: Arc<Shared>,
@@ -214,7 +62,19 @@ enum StartError {
 }
 
 impl Supervisor {
-    async fn run(mut self) {
+    pub(super) fn new(config: Config, shared: Arc<Shared>, events: Box<dyn Fn(Event) + Send + Sync>) -> Self {
+        Self {
+            places: Places::in_service(&config.run_dir),
+            config,
+            shared,
+            events,
+            retiring: None,
+            leaving: Vec::new(),
+            failures: 0,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
         let stop = self.shared.stop.clone();
         let mut before = None;
         loop {
@@ -286,6 +146,17 @@ impl Supervisor {
             Link::connect(&self.places.socket, &self.config.build, PATIENCE).await
         };
         match (answer, process) {
+            (Ok((link, greeting)), Some(process)) if greeting.pid != process.pid() => {
+                // A unit was started while ours served. There can be one; ours cannot be reached any more.
+                tracing::warn!(
+                    ours = process.pid(),
+                    pid = greeting.pid,
+                    "another data plane runs: ours drains"
+                );
+                process.terminate();
+                self.leaving.push(process);
+                Some(Live { link, greeting, process: None })
+            }
             (Ok((link, greeting)), process) => {
                 tracing::info!(
                     build = greeting.build,

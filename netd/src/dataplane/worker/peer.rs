@@ -146,6 +146,7 @@ impl Peer {
         packer.push(&Reply::Hello {
             protocol: PROTOCOL,
             build: build.to_owned(),
+            pid: std::process::id(),
             revision: plane.revision(),
         })?;
         if protocol != PROTOCOL {
