@@ -88,7 +88,10 @@ fn requests_that_are_hardly_http_harm_nobody() {
         let socket = netd.socket();
         let large = format!(r#"{{"Name":"{}"}}"#, "n".repeat(1 << 20));
         let refused = netd.http("POST", "/v1/networks", &large)?;
-        ensure!([400, 413].contains(&refused.status) && refused.body.contains("1 MiB"), "{refused:?}");
+        ensure!(
+            [400, 413].contains(&refused.status) && refused.body.contains("1048576 bytes"),
+            "{refused:?}"
+        );
         netd.http("GET", "/v1/nothing-here", "")?.problem(404, "not-found", "/v1/nothing-here")?;
         let answer = netd.http("PATCH", "/v1/networks", "{}")?;
         ensure!([404, 405].contains(&answer.status), "{answer:?}");

@@ -351,8 +351,9 @@ fn only_the_sysctls_that_are_needed_are_set() {
         let after = settings(&host)?;
         let changed: Vec<_> = after.difference(&before).collect();
         ensure!(changed.iter().any(|line| line.ends_with("ip_forward:1")), "{changed:?}");
-        // Forwarding would end the host's own acceptance of router advertisements; accept_ra=2 keeps it.
-        let needed = ["forwarding:1", "ip_forward:1", "accept_ra:2"];
+        // The kernel itself stops accepting redirects then. Forwarding would end the host's own acceptance of router
+        // advertisements; accept_ra=2 keeps it.
+        let needed = ["forwarding:1", "ip_forward:1", "accept_ra:2", "accept_redirects:0"];
         ensure!(changed.iter().all(|line| needed.iter().any(|end| line.ends_with(end))), "{changed:#?}");
         Ok(())
     });
@@ -362,23 +363,26 @@ fn only_the_sysctls_that_are_needed_are_set() {
 fn networks_in_use_and_predefined_networks_stay() {
     scenario(|lab| {
         let netd = lab.host("n1")?.daemon()?;
-        for name in ["one", "two", "three"] {
+        for name in ["first", "second", "third"] {
             netd.netd(&format!("network create {name}"))?;
         }
-        netd.create("user", "--network two")?;
-        let some = netd.try_netd("network rm one two nothing three")?;
+        netd.create("user", "--network second")?;
+        let some = netd.try_netd("network rm first second nothing third")?;
         let some = some.refused(1, "user")?.refused(1, "nothing")?;
         let left = netd.netd("network ls")?.stdout;
-        ensure!(!left.contains("one") && left.contains("two") && !left.contains("three"), "{some:?}: {left}");
+        ensure!(
+            !left.contains("first") && left.contains("second") && !left.contains("third"),
+            "{some:?}: {left}"
+        );
         for name in ["bridge", "host", "none"] {
             netd.try_netd(&format!("network rm {name}"))?.refused(1, name)?;
             netd.try_netd(&format!("network create {name}"))?.refused(1, name)?;
         }
-        netd.try_netd("network create two")?.refused(1, "two")?;
+        netd.try_netd("network create second")?.refused(1, "second")?;
         netd.netd("network create spare")?;
         netd.netd("network prune -f")?;
         let left = netd.netd("network ls")?.stdout;
-        ensure!(left.contains("two") && !left.contains("spare") && left.contains("bridge"), "{left}");
+        ensure!(left.contains("second") && !left.contains("spare") && left.contains("bridge"), "{left}");
         Ok(())
     });
 }
