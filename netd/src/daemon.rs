@@ -222,9 +222,12 @@ async fn end(
     // The socket stays until here: who connects in the meantime waits, and is told by its closing.
     let _ = std::fs::remove_file(&config.socket);
     let purge = app.purge.load(Ordering::Acquire);
+    // Closes the store: what was committed is on the disk when this returns.
+    engine.stop();
+    if thread.join().is_err() {
+        tracing::error!("the engine ended with a panic");
+    }
     tracing::info!("stopped");
-    // The watches hold handles of the engine until the runtime goes; nothing is queued any more.
-    drop((app, engine, thread));
     if purge {
         // Namespaces are named in a mount of its own there; one that others share, as /run/netns, is left to them.
         if config.netns_dir.starts_with(&config.run_dir) {

@@ -11,11 +11,14 @@ use tokio::sync::oneshot;
 /// Requests that wait for the engine at most; more are refused at once.
 const QUEUE: usize = 1024;
 
-type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
+enum Message<S> {
+    Job(Box<dyn FnOnce(&mut S) + Send>),
+    Stop,
+}
 
 /// The state `S` on a thread of its own.
 pub(crate) struct Engine<S> {
-    jobs: SyncSender<Job<S>>,
+    jobs: SyncSender<Message<S>>,
 }
 
 impl<S> Clone for Engine<S> {
@@ -42,11 +45,11 @@ pub(crate) enum Busy {
 
 impl<S: 'static> Engine<S> {
     /// Makes the state on the new thread (it may hold things that cannot move between threads) and runs jobs on it
-    /// until every handle is gone.
+    /// until it is told to stop, or every handle is gone.
     pub(crate) fn start<E: Send + 'static>(
         make: impl FnOnce() -> Result<S, E> + Send + 'static,
     ) -> std::io::Result<Started<S, E>> {
-        let (jobs, queue): (SyncSender<Job<S>>, Receiver<Job<S>>) = sync_channel(QUEUE);
+        let (jobs, queue): (SyncSender<Message<S>>, Receiver<Message<S>>) = sync_channel(QUEUE);
         let (started, start) = oneshot::channel();
         let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
             let mut state = match make() {
@@ -57,8 +60,11 @@ impl<S: 'static> Engine<S> {
                 }
             };
             let _ = started.send(Ok(()));
-            for job in queue {
-                job(&mut state);
+            for message in queue {
+                match message {
+                    Message::Job(job) => job(&mut state),
+                    Message::Stop => break,
+                }
             }
         })?;
         Ok(Started { engine: Self { jobs }, thread, made: start })
@@ -76,9 +82,15 @@ impl<S: 'static> Engine<S> {
         answer.await.map_err(|_| Busy::Stopped)
     }
 
+    /// Has the thread drop its state and end, behind what is queued already.
+    pub(crate) fn stop(&self) {
+        // A queue whose thread has ended needs no telling.
+        let _ = self.jobs.send(Message::Stop);
+    }
+
     /// Runs `job` on the state some time; nobody waits.
     pub(crate) fn post(&self, job: impl FnOnce(&mut S) + Send + 'static) -> Result<(), Busy> {
-        self.jobs.try_send(Box::new(job)).map_err(|error| match error {
+        self.jobs.try_send(Message::Job(Box::new(job))).map_err(|error| match error {
             TrySendError::Full(_) => Busy::Full,
             TrySendError::Disconnected(_) => Busy::Stopped,
         })
