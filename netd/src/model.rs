@@ -82,7 +82,6 @@ pub(crate) struct Sandbox {
     pub dns: DnsOptions,
     pub extra_hosts: Vec<(String, IpAddr)>,
     pub links: Vec<Link>,
-    pub service: Option<Arc<str>>,
     pub labels: BTreeMap<String, String>,
     /// Who made it, for runtimes that share a daemon: `cli`, `cni:<network>`, ...
     pub owner: Arc<str>,

@@ -5,7 +5,7 @@
 
 mod host;
 
-pub(crate) use host::HostConf;
+pub(crate) use host::{HostConf, Server};
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

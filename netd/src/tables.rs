@@ -65,6 +65,16 @@ impl Projection {
         }
     }
 
+    /// How many names resolve, over all zones.
+    pub(crate) fn name_count(&self) -> usize {
+        self.names.count()
+    }
+
+    /// What the zone's names lead to.
+    pub(crate) fn names_of<'a>(&'a self, zone: &'a str) -> impl Iterator<Item = netd_dns::table::Name> + 'a {
+        self.names.of_zone(zone)
+    }
+
     /// Everything, from nothing.
     pub(crate) fn whole(&self) -> Vec<Change> {
         let mut difference = Difference::default();

@@ -25,7 +25,6 @@ pub(crate) fn sandbox(name: &str) -> Sandbox {
         dns: DnsOptions::default(),
         extra_hosts: Vec::new(),
         links: Vec::new(),
-        service: None,
         labels: BTreeMap::new(),
         owner: "cli".into(),
     }

@@ -35,6 +35,16 @@ impl Names {
         }
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn of_zone<'a>(&'a self, zone: &'a str) -> impl Iterator<Item = Name> + 'a {
+        let first: NameKey = (zone.into(), "".into());
+        let in_zone = self.0.range(first..).take_while(move |((other, _), _)| **other == *zone);
+        in_zone.filter_map(|(key, _)| self.get(key))
+    }
+
     /// What the name leads to now.
     pub(super) fn get(&self, key: &NameKey) -> Option<Name> {
         let holders = self.0.get(key)?;
