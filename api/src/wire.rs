@@ -4,6 +4,7 @@
 //! hostile: the server bounds sizes ([`MAX_BODY`]), serde bounds depth, and a refusal names the field.
 
 mod percent;
+mod strict;
 mod text;
 
 use serde::Serialize;
@@ -70,7 +71,8 @@ pub fn body<B: DeserializeOwned>(bytes: &[u8]) -> Result<B, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let mut track = serde_path_to_error::Track::new();
     let deserializer = serde_path_to_error::Deserializer::new(&mut json, &mut track);
-    let value = B::deserialize(deserializer).map_err(|error| refusal(&track.path(), &error))?;
+    let value =
+        B::deserialize(strict::Strict(deserializer)).map_err(|error| refusal(&track.path(), &error))?;
     json.end().map_err(|error| ApiError::invalid(format!("something follows the JSON body: {error}")))?;
     Ok(value)
 }

@@ -76,6 +76,21 @@ fn a_wrong_body_names_the_field_the_value_and_the_remedy() {
 }
 
 #[test]
+fn an_array_is_no_object_at_any_depth() {
+    for (json, field) in [
+        (r#"["n"]"#, None),
+        (r#"{"Name":"n","IPAM":[[]]}"#, Some("IPAM")),
+        (r#"{"Name":"n","IPAM":{"Config":[["10.0.0.0/8"]]}}"#, Some("IPAM.Config[0]")),
+    ] {
+        let error = body::<CreateNetwork>(json.as_bytes()).unwrap_err();
+        assert_eq!(error.field.as_deref(), field, "{error}");
+        assert!(error.detail.contains("invalid type: sequence"), "{error}");
+    }
+    body::<crate::Nothing>(b"[]").unwrap_err();
+    body::<crate::Nothing>(b"null").unwrap_err();
+}
+
+#[test]
 fn a_sandbox_is_asked_for_in_json() {
     let json =
         r#"{"Name":"web","Networks":[{"Network":"app","IPv4Address":"10.0.0.2"}],"Publish":["8080:80"]}"#;
