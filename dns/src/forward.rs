@@ -18,10 +18,6 @@ pub(crate) use attempt::Attempt;
 /// A client is told SERVFAIL after this long; libc gives up on its first try after five seconds.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(3500);
 
-/// Tries of one job, over all rounds: two rounds where there are many servers, four tries where there is one.
-const MOST_TURNS: usize = 8;
-const LEAST_TURNS: usize = 4;
-
 pub(crate) type JobId = u64;
 
 /// Which try of which job a reply belongs to.
@@ -133,8 +129,8 @@ struct Job<C, S> {
     target: Rc<Target>,
     /// The target's servers, the best first.
     order: Vec<usize>,
-    /// How many of them have had their turn, counted on over the rounds.
-    turns: usize,
+    /// Whom to ask, one after the other, while nothing comes back.
+    turns: std::vec::IntoIter<usize>,
     attempts: Vec<Attempt<S>>,
     waiters: Vec<Waiter<C>>,
     deadline: Instant,
@@ -169,6 +165,7 @@ impl<C, S> Forwards<C, S> {
         }
         self.last_id += 1;
         let id = self.last_id;
+        let servers = order.target.best_first();
         let job = Job {
             key: order.key.into(),
             question: order.outline.question.into(),
@@ -176,8 +173,8 @@ impl<C, S> Forwards<C, S> {
             checking_disabled: order.outline.checking_disabled,
             dnssec_ok: order.outline.edns == Some(true),
             target: order.target.clone(),
-            order: order.target.best_first(),
-            turns: 0,
+            turns: attempt::turns(&servers, order.target.lively()).into_iter(),
+            order: servers,
             attempts: Vec::new(),
             waiters: vec![waiter],
             deadline: now + DEADLINE,

@@ -68,7 +68,11 @@ impl Health {
 
     pub(crate) fn rank(&self) -> Rank {
         let slowness = self.smoothed.map_or(0, |smoothed| smoothed.as_millis() / NOTICEABLE_MILLIS);
-        Rank { paused: self.pause_until.is_some(), slowness }
+        Rank { paused: self.is_paused(), slowness }
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.pause_until.is_some()
     }
 
     /// Whether it is time to see if a paused server is back. Saying yes starts the next pause.

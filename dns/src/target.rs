@@ -70,6 +70,11 @@ impl Target {
         order
     }
 
+    /// How many of [`Self::best_first`] come before those that have been silent for a while.
+    pub(crate) fn lively(&self) -> usize {
+        self.servers.iter().filter(|server| !server.health.borrow().is_paused()).count()
+    }
+
     /// Whether it was made for exactly this list.
     pub(crate) fn is_of(&self, servers: &[SocketAddr]) -> bool {
         *self.listed == *servers

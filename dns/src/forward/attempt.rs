@@ -3,7 +3,11 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use super::{Forwards, Job, JobId, LEAST_TURNS, MOST_TURNS, Outline, Ticket, Transport};
+use super::{Forwards, Job, JobId, Outline, Ticket, Transport};
+
+/// Tries of one job while nothing comes back: two rounds where there are many servers, four tries where there is one.
+const MOST_TURNS: usize = 8;
+const LEAST_TURNS: usize = 4;
 
 /// One question to one server.
 pub(crate) struct Attempt<S> {
@@ -18,37 +22,26 @@ pub(crate) struct Attempt<S> {
 }
 
 impl<C, S> Forwards<C, S> {
-    /// Asks the next server, or the one after if it cannot be asked; ends the job when nobody is left to wait for.
+    /// Asks whose turn it is.
     pub(super) fn advance<T: Transport<Slot = S>>(&mut self, id: JobId, now: Instant, out: &mut T) {
-        while let Some(job) = self.jobs.get_mut(&id) {
-            let Some(server) = job.next_server() else { break };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let sent = job.turns.next().is_some_and(|server| self.try_server(id, server, now, out));
+        if !sent {
+            self.failed(id, now, out);
+        }
+    }
+
+    /// A server has failed for good: asks the next one that has not been asked, or waits for what is under way, or ends.
+    pub(super) fn failed<T: Transport<Slot = S>>(&mut self, id: JobId, now: Instant, out: &mut T) {
+        while let Some(server) = self.jobs.get(&id).and_then(Job::next_unasked) {
             if self.try_server(id, server, now, out) {
                 return;
             }
         }
-        self.rest(id, now, out);
-    }
-
-    /// Nothing more to send: waits for what is under way, or ends.
-    fn rest<T: Transport<Slot = S>>(&mut self, id: JobId, now: Instant, out: &mut T) {
         let Some(job) = self.jobs.get(&id) else { return };
         if job.is_waiting() && now < job.deadline {
             self.timers.push(Reverse((job.deadline, id)));
         } else {
-            self.finish(id, None, out);
-        }
-    }
-
-    /// One server has failed for good: the next one in the first round; after that only what is under way counts.
-    pub(super) fn failed<T: Transport<Slot = S>>(&mut self, id: JobId, now: Instant, out: &mut T) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        if job.over {
-            if !job.is_waiting() {
-                self.remove(id, out);
-            }
-        } else if job.turns < job.order.len() {
-            self.advance(id, now, out);
-        } else if !job.is_waiting() {
             self.finish(id, None, out);
         }
     }
@@ -66,9 +59,9 @@ impl<C, S> Forwards<C, S> {
             return false;
         }
         let patience = job.target.servers[server].health.borrow().hedge_after();
-        // Every round waits twice as long as the one before.
-        let round = job.turns.saturating_sub(1) / job.order.len().max(1);
-        let patience = patience.saturating_mul(1 << round.min(4)).min(Duration::from_secs(1));
+        // Each time the same server is asked it is given twice as long.
+        let before = job.attempts.iter().filter(|attempt| attempt.server == server).count() - 1;
+        let patience = patience.saturating_mul(1 << before.min(4)).min(Duration::from_secs(1));
         self.timers.push(Reverse(((now + patience).min(job.deadline), id)));
         true
     }
@@ -98,16 +91,18 @@ impl<C, S> Forwards<C, S> {
     }
 }
 
+/// Whom to ask, one after the other, of the servers in `order`, of which the first `lively` are not known to be silent:
+/// a datagram to one of those that got lost is worth another try before the others are.
+pub(super) fn turns(order: &[usize], lively: usize) -> Vec<usize> {
+    let (lively, silent) = order.split_at(if lively == 0 { order.len() } else { lively.min(order.len()) });
+    let round = lively.iter().chain(lively).chain(silent).copied();
+    round.cycle().take((2 * order.len()).clamp(LEAST_TURNS, MOST_TURNS)).collect()
+}
+
 impl<C, S> Job<C, S> {
-    /// Round after round in order of preference.
-    fn next_server(&mut self) -> Option<usize> {
-        let most = (2 * self.order.len()).clamp(LEAST_TURNS, MOST_TURNS);
-        if self.turns >= most {
-            return None;
-        }
-        let server = self.order.get(self.turns % self.order.len().max(1)).copied();
-        self.turns += 1;
-        server
+    fn next_unasked(&self) -> Option<usize> {
+        let asked = |server: usize| self.attempts.iter().any(|attempt| attempt.server == server);
+        self.order.iter().copied().find(|&server| !self.over && !asked(server))
     }
 
     fn send<T: Transport<Slot = S>>(&mut self, id: JobId, server: usize, now: Instant, out: &mut T) -> bool {

@@ -200,6 +200,7 @@ fn a_dead_server_is_learned_and_later_probed_without_cost() {
     assert_eq!(bench.answered().len(), 3);
     bench.ask_by(9, false, b"next");
     assert_eq!(bench.servers_asked().last(), Some(&server(2)), "the dead one is asked last now");
+    bench.reply(bench.wire.sent.len() - 1, &message(0, 0));
 
     bench.wait(1500 * MS);
     let before = bench.wire.sent.len();
@@ -225,6 +226,15 @@ fn silence_everywhere_ends_at_the_deadline_and_is_bounded() {
         assert_eq!(bench.wire.forgotten.len(), bench.wire.sent.len(), "no slot leaks");
         assert_eq!((bench.forwards.len(), bench.forwards.next_timer()), (0, None));
     }
+}
+
+#[test]
+fn a_lost_datagram_is_sent_again_before_a_silent_server_is_asked() {
+    let mut bench = Bench::new(2);
+    bench.target.servers[0].health.borrow_mut().refused(bench.now);
+    bench.ask(1);
+    bench.wait(Duration::from_secs(3));
+    assert_eq!(bench.servers_asked()[..3], [server(2), server(2), server(1)]);
 }
 
 #[test]
