@@ -2,11 +2,11 @@
 //! the reserve; and the tokens that tell whose descriptor an event is about.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::time::Instant;
 
 use netd_sys::poll::Poller;
 
+use crate::peers::Peers;
 use crate::pipe_pool::PipePool;
 use crate::policy::mix;
 use crate::reserve::Reserve;
@@ -22,22 +22,24 @@ pub(crate) struct Kit {
     pub(crate) timers: Timers,
     pub(crate) pipes: PipePool,
     pub(crate) reserve: Reserve,
+    pub(crate) peers: Peers,
     random: u64,
 }
 
 const SCRATCH: usize = 64 << 10;
 
 impl Kit {
-    pub(crate) fn new(pipe_budget: usize, seed: u64) -> io::Result<Self> {
-        Ok(Self {
-            poller: Poller::new()?,
+    pub(crate) fn new(poller: Poller, peers: Peers, pipe_budget: usize, seed: u64) -> Self {
+        Self {
+            poller,
             now: Instant::now(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             timers: Timers::default(),
             pipes: PipePool::new(pipe_budget),
             reserve: Reserve::default(),
+            peers,
             random: seed,
-        })
+        }
     }
 
     /// A number that nobody outside can foresee well; not for secrets.

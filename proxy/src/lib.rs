@@ -12,6 +12,7 @@ mod gate;
 mod kit;
 mod listener;
 mod metrics;
+mod peers;
 mod pipe_pool;
 mod policy;
 mod proxy;

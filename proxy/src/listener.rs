@@ -14,6 +14,7 @@ use tracing::warn;
 use crate::account::Account;
 use crate::gate::{Gate, Pass};
 use crate::metrics::Failure;
+use crate::peers::Handed;
 use crate::session::Sessions;
 use crate::snapshot::ListenerHandle;
 use crate::table::ListenerId;
@@ -192,7 +193,11 @@ impl Door {
         match socket::accept(&self.socket) {
             Ok((stream, client)) => {
                 kit.reserve.recovered();
-                sessions.open(kit, stream, Account::open(Arc::clone(&self.handle), client, places));
+                let account = Account::open(Arc::clone(&self.handle), client, places);
+                match kit.peers.lighter(sessions.len()) {
+                    Some(peer) => peer.hand(Handed { stream, account, spare: kit.reserve.give() }),
+                    None => sessions.open(kit, stream, account),
+                }
                 Taken::One
             }
             Err(error) => match AcceptFailure::from(&error) {

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use netd_sys::poll::Waker;
+use netd_sys::poll::{Poller, Waker};
 
 use crate::Error;
 use crate::control::Control;
 use crate::gate::Gate;
 use crate::kit::{Kit, Token};
+use crate::peers::{Peer, Peers};
 use crate::stats::Stats;
 use crate::table::{Change, ListenerId};
 use crate::udp::Udp;
@@ -65,12 +66,12 @@ const PIPE_MEMORY: usize = 56 << 20;
 impl Proxy {
     pub fn start(config: &Config) -> io::Result<Self> {
         let count = config.workers.max(1);
-        let kits: Vec<Kit> =
-            (0..count).map(|_| Kit::new(PIPE_MEMORY / count, rand::random())).collect::<io::Result<_>>()?;
-        let wakers: Arc<[Arc<Waker>]> = kits
+        let pollers: Vec<Poller> = (0..count).map(|_| Poller::new()).collect::<io::Result<_>>()?;
+        let wakers: Arc<[Arc<Waker>]> = pollers
             .iter()
-            .map(|kit| Waker::new(&kit.poller, Token::WAKER.into()).map(Arc::new))
+            .map(|poller| Waker::new(poller, Token::WAKER.into()).map(Arc::new))
             .collect::<io::Result<_>>()?;
+        let peers: Arc<[Peer]> = wakers.iter().map(|waker| Peer::new(Arc::clone(waker))).collect();
         let process = Arc::new(Gate::new(config.max_connections, Arc::clone(&wakers)));
         let flows = (config.max_connections as usize / 2).div_ceil(count);
         let mut proxy = Self {
@@ -78,7 +79,9 @@ impl Proxy {
             workers: Vec::with_capacity(count),
             patience: config.patience,
         };
-        for (number, (kit, waker)) in kits.into_iter().zip(wakers.iter()).enumerate() {
+        for (number, (poller, waker)) in pollers.into_iter().zip(wakers.iter()).enumerate() {
+            let peers = Peers::new(number, Arc::clone(&peers));
+            let kit = Kit::new(poller, peers, PIPE_MEMORY / count, rand::random());
             let (commands, received) = mpsc::sync_channel(QUEUE);
             let worker = Worker::new(kit, received, Arc::clone(&process), config.spin, Udp::new(flows));
             let thread = thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {

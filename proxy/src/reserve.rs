@@ -35,6 +35,18 @@ impl Reserve {
         }
     }
 
+    /// Gives the reserved descriptor up, to go with a connection that another worker will serve.
+    pub(crate) fn give(&mut self) -> Option<OwnedFd> {
+        self.held.take()
+    }
+
+    /// Takes what came with such a connection.
+    pub(crate) fn receive(&mut self, spare: Option<OwnedFd>) {
+        if self.held.is_none() {
+            self.held = spare;
+        }
+    }
+
     /// When to look again after running out: later each time until [`Reserve::recovered`].
     pub(crate) fn next_look(&mut self, now: Instant) -> Instant {
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);

@@ -15,6 +15,7 @@ pub(crate) use crate::kit::{Kit, Side, Token};
 use crate::gate::Gate;
 use crate::kit::Kind;
 use crate::listener::Doors;
+use crate::peers::Handed;
 use crate::session::Sessions;
 use crate::snapshot::{ListenerHandle, ServiceHandle};
 use crate::spin::Spin;
@@ -115,6 +116,8 @@ pub(crate) struct Worker<D> {
     datagrams: D,
     spin: Spin,
     draining: Option<Draining>,
+    /// It has been told to drain, for good.
+    retired: bool,
 }
 
 struct Draining {
@@ -143,6 +146,7 @@ impl<D: Datagrams> Worker<D> {
             datagrams,
             spin: Spin::new(spin),
             draining: None,
+            retired: false,
         }
     }
 
@@ -161,6 +165,9 @@ impl<D: Datagrams> Worker<D> {
             let go_on = !asked || self.obey();
             self.timers();
             self.finish_drain();
+            if !self.retired {
+                self.kit.peers.publish(self.sessions.len());
+            }
             if !go_on {
                 self.doors.drop_all(&mut self.kit);
                 self.sessions.cut_all(&mut self.kit);
@@ -217,10 +224,14 @@ impl<D: Datagrams> Worker<D> {
         false
     }
 
-    /// Lets clients in where somebody has left, and does what the control side has asked for; false when it wants us
+    /// Lets clients in where somebody has left, takes what other workers hand over, and does what the control side has asked for; false when it wants us
     /// to stop, or is gone.
     fn obey(&mut self) -> bool {
         self.doors.reopen(&mut self.kit);
+        for Handed { stream, account, spare } in self.kit.peers.handed() {
+            self.kit.reserve.receive(spare);
+            self.sessions.open(&mut self.kit, stream, account);
+        }
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Apply { steps, done }) => {
@@ -277,6 +288,8 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn drain(&mut self, deadline: Instant, done: Sender<Drained>) {
+        self.retired = true;
+        self.kit.peers.close();
         self.doors.retire(&mut self.kit, &mut self.sessions);
         self.datagrams.drain(&mut self.kit);
         self.kit.timers.set(deadline, Token::DRAIN);
