@@ -1,5 +1,6 @@
 //! `netd status`, `netd doctor`, `netd down`, `netd log`.
 
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -7,6 +8,8 @@ use clap::Args;
 use netd_api::Nothing;
 use netd_api::client::blocking::Client;
 use netd_api::system::{self, Diagnosis, DownRequest, LogFilter, Verdict};
+use netd_sys::process::PidFd;
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::output::{self, Format, print, print_json, print_line, print_one};
 
@@ -74,9 +77,26 @@ pub(super) fn doctor(client: &Client, args: &DoctorArgs) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// Milliseconds a daemon has to end: its requests, the data plane and the store have bounds of their own below that.
+const END_WITHIN: u16 = 30_000;
+
+/// The answer comes while the daemon still ends; down is down when its process is gone.
+fn wait_for_the_end(daemon: Option<&PidFd>) -> Result<()> {
+    let Some(daemon) = daemon else { return Ok(()) };
+    let mut watched = [PollFd::new(daemon.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut watched, END_WITHIN).context("wait for the daemon's end")? {
+        0 => bail!("take netd down: the daemon (process {}) has not ended yet", daemon.pid()),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn down(client: &Client, args: &DownArgs) -> Result<ExitCode> {
     let request = DownRequest { purge: args.purge };
+    // Held from before the call, so that the number cannot have gone to another process when it is waited for.
+    let status = client.call::<system::Status>(&Nothing {}, &Nothing {}).context("take netd down")?;
+    let daemon = PidFd::open(status.pid);
     let report = client.call::<system::Down>(&Nothing {}, &request).context("take netd down")?;
+    wait_for_the_end(daemon.ok().as_ref())?;
     if report.errors.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
