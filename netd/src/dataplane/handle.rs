@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,8 @@ pub(crate) struct DataPlane(Arc<Shared>);
 
 /// What the handles and the supervisor share.
 pub(super) struct Shared {
-    pub(super) session: Mutex<Option<Session>>,
+    /// With when it was made.
+    pub(super) session: Mutex<Option<(Session, SystemTime)>>,
     pub(super) filter: Mutex<Option<String>>,
     pub(super) applied: watch::Sender<u64>,
     pub(super) restarts: AtomicU64,
@@ -125,6 +126,10 @@ impl DataPlane {
         u32::try_from(self.0.pid.load(Ordering::Relaxed)).ok().filter(|pid| *pid != 0)
     }
 
+    pub(crate) fn connected_since(&self) -> Option<SystemTime> {
+        self.0.session.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, since)| *since)
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         self.0.session().is_some()
     }
@@ -146,10 +151,15 @@ impl DataPlane {
 
 impl Shared {
     pub(super) fn session(&self) -> Option<Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(|(session, _)| session.clone())
     }
 
     pub(super) fn set_session(&self, session: Option<Session>) {
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session;
+        let now = SystemTime::now();
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session.map(|session| (session, now));
     }
 }

@@ -102,7 +102,7 @@ async fn status(app: &App) -> Result<SystemStatus> {
         data_plane: DataPlaneStatus {
             state,
             pid: app.dataplane.pid(),
-            connected_since: None,
+            connected_since: app.dataplane.connected_since().map(Into::into),
             revision: *app.dataplane.applied().borrow(),
             restarts: app.dataplane.restarts(),
         },
