@@ -44,7 +44,5 @@ pub(crate) fn filter() -> String {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter> {
-    EnvFilter::builder().parse(filter).with_context(|| {
-        format!("log filter `{filter}` is not understood: write it like `info,netd_dns=debug`")
-    })
+    EnvFilter::builder().parse(filter).with_context(|| format!("log filter `{filter}` is not understood"))
 }

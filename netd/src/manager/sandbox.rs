@@ -156,7 +156,7 @@ fn namespace(
     undo.push(Step::Directory(directory));
     world.reconcile.announce(sandbox)?;
     let netns = if request.netns.is_some() {
-        let netns = Netns::open(&sandbox.netns)?;
+        let netns = check::given_path(&sandbox.netns)?;
         check::given_namespace(world, &netns, sandbox)?;
         netns
     } else {
@@ -251,9 +251,11 @@ pub(super) fn take_down(world: &mut World, sandbox: &Arc<Sandbox>) -> Result<Vec
         }
     }
     world.commit(&txn)?;
-    world.tell("sandbox", "destroy", &sandbox.id, &sandbox.name, &[("owner", &sandbox.owner)]);
     let mut errors = Vec::new();
     for endpoint in &sandbox.endpoints {
+        if let Some(network) = world.model().networks.get(&endpoint.network).cloned() {
+            world.tell("network", "disconnect", &network.id, &network.name, &[("container", &sandbox.id)]);
+        }
         if let Err(error) = world.kernel.detach(endpoint) {
             errors.push(Chain(&error).to_string());
         }
@@ -272,5 +274,6 @@ pub(super) fn take_down(world: &mut World, sandbox: &Arc<Sandbox>) -> Result<Vec
     if let Err(error) = world.reconcile.forget_directory(&sandbox.id) {
         errors.push(error.to_string());
     }
+    world.tell("sandbox", "destroy", &sandbox.id, &sandbox.name, &[("owner", &sandbox.owner)]);
     Ok(errors)
 }

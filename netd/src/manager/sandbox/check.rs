@@ -1,10 +1,12 @@
 //! What a request may not combine. Checked before anything is taken, so that a refusal changes nothing.
 
+use std::path::Path;
+
 use netd_api::ApiError;
 use netd_api::sandbox::{CreateSandbox, NetworkMode};
 use netd_sys::netns::Netns;
 
-use crate::error::Result;
+use crate::error::{Chain, Result};
 use crate::manager::{World, wire};
 use crate::model::Sandbox;
 
@@ -84,6 +86,14 @@ fn refuse(request: &CreateSandbox, mode: &str, given: &[(&'static str, bool)]) -
             Err(ApiError::invalid(detail).at(*field).remedy(remedy).into())
         }
     }
+}
+
+/// Opens what the request names.
+pub(super) fn given_path(path: &Path) -> Result<Netns> {
+    Netns::open(path).map_err(|error| {
+        let remedy = "give the path of a network namespace, as /run/netns/NAME or /proc/PID/ns/net";
+        ApiError::invalid(Chain(&error).to_string()).at("Netns").remedy(remedy).into()
+    })
 }
 
 /// A namespace that somebody else made: not the host's, and nobody else's here.
