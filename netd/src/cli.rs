@@ -11,7 +11,6 @@ mod exec;
 mod network;
 mod output;
 mod ports;
-pub(crate) mod run;
 mod sandbox;
 mod system;
 
@@ -23,7 +22,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use netd_api::client::{self, blocking};
 
-use run::RunArgs;
+use crate::config::RunArgs;
 
 /// Networks, names and published ports for containers and plain programs
 #[derive(Parser, Debug)]

@@ -1,6 +1,8 @@
 //! The daemon's settings: what was written (file, then flags) becomes one checked [`Config`]. Networks, sandboxes and
 //! services are never settings: they come by the API and live in the store.
 
+mod args;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
 
-use crate::cli::run::{LogFormat, RunArgs};
 use crate::ipam::Pool;
+pub(crate) use args::{LogFormat, RunArgs};
 
 /// Where the file is looked for when `--config` does not name one; it may be absent there.
 pub(crate) const DEFAULT_FILE: &str = "/etc/netd/netd.toml";

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bus::Bus;
-use crate::cli::run::{LogFormat, RunArgs};
-use crate::config::Config;
+use crate::config::{Config, LogFormat, RunArgs};
+
 use crate::dataplane::{self, DataPlane, Event};
 use crate::engine::{Engine, Started};
 use crate::error::Chain;

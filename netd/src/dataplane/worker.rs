@@ -18,7 +18,7 @@ use nix::unistd::getuid;
 
 use super::confine::confine;
 use super::plane::{Plane, Settings};
-use crate::cli::run::LogFormat;
+use crate::config::LogFormat;
 use crate::telemetry;
 use serve::Worker;
 
