@@ -105,12 +105,14 @@ impl Loop {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, name) = (Arc::clone(&stop), name.to_owned());
         let thread = std::thread::spawn(move || {
-            let mut answers = Answers::default();
+            let (started, mut answers) = (Instant::now(), Answers::default());
             loop {
                 let last = stopped.load(Ordering::Relaxed);
                 let asked = Instant::now();
-                let found = resolver.addresses(&name).with_context(|| format!("after {answers:?}"))?;
-                ensure!(!found.is_empty(), "{name} has no address, after {answers:?}");
+                let found = resolver.addresses(&name);
+                let found = found
+                    .with_context(|| format!("{:?} after the first, and {answers:?}", asked - started))?;
+                ensure!(!found.is_empty(), "{name} has no address, {:?} after the first", asked - started);
                 answers.answered += 1;
                 answers.slowest = answers.slowest.max(asked.elapsed());
                 if last {

@@ -68,7 +68,7 @@ fn a_fixed_address_is_given_or_the_owner_is_named() {
             ("--network app --ip 10.51.0.1", "gateway"),
             ("--network app --ip 10.51.0.0", "10.51.0.0"),
             ("--network app --ip 10.51.0.255", "10.51.0.255"),
-            ("--network other --ip6 fd51::9", "fd51::9"),
+            ("--network other --ip6 fd51::9", "IPv6"),
         ] {
             netd.try_netd(&format!("sandbox create x {flags}"))?.refused(1, says)?;
         }

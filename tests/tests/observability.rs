@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netd_tests::query::Resolver;
-use netd_tests::{Setup, eventually, scenario, traffic};
+use netd_tests::{Daemon, Setup, eventually, scenario, traffic};
 
 #[test]
 fn metrics_count_what_was_done() {
@@ -69,15 +69,23 @@ fn each_connection_is_one_access_line() {
 fn the_log_level_changes_without_a_restart() {
     scenario(|lab| {
         let netd = lab.host("n1")?.daemon()?;
-        let debug = |netd: &netd_tests::Daemon| netd.log().matches("DEBUG").count();
-        netd.netd("network create one")?;
-        let quiet = debug(&netd);
-        let set = netd.http("PUT", "/v1/log", r#"{"filter":"debug"}"#)?;
+        let lines = |netd: &Daemon| netd.log().lines().count();
+        let told = |netd: &Daemon| {
+            let before = lines(netd);
+            netd.netd("network create probe")?;
+            netd.netd("network rm probe")?;
+            anyhow::Ok(lines(netd) - before)
+        };
+        ensure!(told(&netd)? > 0, "what is made is told");
+        let set = netd.http("PUT", "/v1/log", r#"{"filter":"error"}"#)?;
         ensure!(set.status == 200, "{set:?}");
-        eventually(Duration::from_secs(3), "the daemon says more", || {
-            netd.netd("network create two")?;
-            netd.netd("network rm two")?;
-            ensure!(debug(&netd) > quiet, "nothing more");
+        eventually(Duration::from_secs(3), "the daemon says less", || {
+            ensure!(told(&netd)? == 0, "{}", netd.log());
+            Ok(())
+        })?;
+        netd.http("PUT", "/v1/log", r#"{"filter":"info"}"#)?;
+        eventually(Duration::from_secs(3), "and more again", || {
+            ensure!(told(&netd)? > 0, "{}", netd.log());
             Ok(())
         })?;
         netd.http("PUT", "/v1/log", r#"{"filter":"netd=notalevel=x"}"#)?.problem(
@@ -86,7 +94,7 @@ fn the_log_level_changes_without_a_restart() {
             "notalevel",
         )?;
         let set = netd.http("GET", "/v1/log", "")?;
-        ensure!(set.json()?["filter"] == "debug", "{set:?}");
+        ensure!(set.json()?["filter"] == "info", "{set:?}");
         Ok(())
     });
 }

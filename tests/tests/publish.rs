@@ -239,12 +239,12 @@ fn a_port_is_free_again_at_once_after_its_sandbox_went() {
 fn udp_keeps_datagrams_whole_and_answers_from_the_address_asked() {
     scenario(|lab| {
         let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);
+        // A second address of the host: the reply must come from the one that was asked.
+        host.sh("ip addr add 192.0.2.201/24 dev eth0")?;
         let netd = host.daemon()?;
         netd.netd("network create app --ipv6")?;
         let echo = netd.create("echo", "--network app -p 5300:7000/udp")?;
         traffic::echo(echo.udp((Ipv6Addr::UNSPECIFIED, 7000))?); // both families
-        // A second address of the host: the reply must come from the one that was asked.
-        host.sh("ip addr add 192.0.2.201/24 dev eth0")?;
         let socket = outsider.udp((Ipv4Addr::UNSPECIFIED, 0))?;
         let second = "192.0.2.201:5300".parse()?;
         for to in [SocketAddr::from((host.v4, 5300)), second] {
