@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::filter::Filter;
 use crate::sandbox::EndpointSettings;
-use crate::value::{self, Alias, LinkName, NetworkName, Reference, Subnet, Timestamp};
+use crate::value::{self, Alias, LinkName, Mac, NetworkName, Reference, Subnet, Timestamp};
 use crate::verb::{Answer, Method, Nothing, Verb};
 
 pub use options::BridgeOptions;
@@ -201,6 +201,11 @@ pub struct ConnectSandbox {
     pub ipv6_address: Option<Ipv6Addr>,
     #[serde(default)]
     pub aliases: Vec<Alias>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_address: Option<Mac>,
+    /// The device in the sandbox; without one the first free `ethN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<LinkName>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

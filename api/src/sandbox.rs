@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::network::ListParams;
 use crate::value::{
-    self, AddHost, Alias, ExposeSpec, Hostname, Invalid, LinkSpec, Mac, PortSpec, Reference, ResolvOption,
-    SandboxName, SearchDomain, string_form,
+    self, AddHost, Alias, ExposeSpec, Hostname, Invalid, LinkName, LinkSpec, Mac, PortSpec, Reference,
+    ResolvOption, SandboxName, SearchDomain, string_form,
 };
 use crate::verb::{Answer, Method, Nothing, Verb};
 
@@ -210,6 +210,9 @@ pub struct Attachment {
     pub ipv6_address: Option<Ipv6Addr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_address: Option<Mac>,
+    /// The device in the sandbox; without one the first free `ethN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<LinkName>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -221,7 +224,14 @@ pub struct PublishPort {
 impl Attachment {
     #[must_use]
     pub fn to(network: Reference) -> Self {
-        Self { network, aliases: Vec::new(), ipv4_address: None, ipv6_address: None, mac_address: None }
+        Self {
+            network,
+            aliases: Vec::new(),
+            ipv4_address: None,
+            ipv6_address: None,
+            mac_address: None,
+            interface: None,
+        }
     }
 }
 

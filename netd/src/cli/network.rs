@@ -218,6 +218,8 @@ fn connect(client: &Client, args: ConnectArgs) -> Result<ExitCode> {
         ipv4_address: args.ip,
         ipv6_address: args.ip6,
         aliases: args.alias,
+        mac_address: None,
+        interface: None,
     };
     client.call::<network::Connect>(&NetworkParams { name: args.network }, &body).context(deed)?;
     Ok(ExitCode::SUCCESS)

@@ -211,16 +211,20 @@ fn join(
 ) -> Result<Arc<Sandbox>> {
     let netns = wire::open_netns(before)?;
     let owner = Owner { id: &before.id, name: &before.name, hostname: &before.hostname };
-    let wish =
-        Wish { aliases: &request.aliases, v4: request.ipv4_address, v6: request.ipv6_address, mac: None };
-    let interface = wire::next_interface(&before.endpoints);
+    let wish = Wish {
+        aliases: &request.aliases,
+        v4: request.ipv4_address,
+        v6: request.ipv6_address,
+        mac: request.mac_address,
+    };
+    let interface = wire::interface(&before.endpoints, request.interface.as_ref())?;
     let endpoint = wire::endpoint(world, undo, network, &owner, interface, &wish)?;
     let mut after = before.clone();
     after.mode = Mode::Bridge;
     after.endpoints.push(endpoint.clone());
     let gateways = wire::gateways(&after, &endpoint, world.model());
     undo.push(Step::Link(endpoint.clone()));
-    world.kernel.attach(network, &endpoint, &netns, gateways)?;
+    wire::attach(world, network, &endpoint, &netns, gateways)?;
     super::sandbox::open_sockets(world, undo, &after, &netns)?;
     let txn = replace(world, &after)?;
     let txn = super::sandbox::with_leases(txn, &after.id, std::slice::from_ref(&endpoint));

@@ -138,7 +138,7 @@ fn endpoints(
             v6: attachment.ipv6_address,
             mac: attachment.mac_address,
         };
-        let interface = wire::next_interface(&endpoints);
+        let interface = wire::interface(&endpoints, attachment.interface.as_ref())?;
         endpoints.push(wire::endpoint(world, undo, &network, &owner, interface, &wish)?);
     }
     Ok(endpoints)
@@ -190,7 +190,7 @@ pub(super) fn attach_all(world: &mut World, undo: &mut Undo, sandbox: &Sandbox, 
         let Some(network) = world.model().networks.get(&endpoint.network).cloned() else { continue };
         let gateways = wire::gateways(sandbox, endpoint, world.model());
         undo.push(Step::Link(endpoint.clone()));
-        world.kernel.attach(&network, endpoint, netns, gateways)?;
+        wire::attach(world, &network, endpoint, netns, gateways)?;
     }
     Ok(())
 }

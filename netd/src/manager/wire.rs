@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use netd_api::ApiError;
-use netd_api::value::{Alias, Mac};
+use netd_api::value::{Alias, LinkName, Mac};
 use netd_sys::netns::{Netns, NetnsId};
+use nix::libc;
 use sha2::{Digest as _, Sha256};
 
 use super::undo::{Step, Undo};
@@ -121,11 +122,34 @@ fn names(owner: &Owner<'_>, aliases: &[Alias]) -> Vec<Arc<str>> {
     names
 }
 
-/// The first `ethN` that no endpoint has.
-pub(super) fn next_interface(endpoints: &[Endpoint]) -> String {
-    let taken = |name: &String| endpoints.iter().any(|endpoint| *endpoint.interface == **name);
-    let mut names = (0..).map(|n| format!("eth{n}"));
-    names.find(|name| !taken(name)).unwrap_or_default()
+/// The device's name in the sandbox: what was asked for, or the first `ethN` that no endpoint has.
+pub(super) fn interface(endpoints: &[Endpoint], wanted: Option<&LinkName>) -> Result<String> {
+    let taken = |name: &str| endpoints.iter().any(|endpoint| *endpoint.interface == *name);
+    match wanted {
+        Some(name) if taken(name) => {
+            let detail = format!("another network's device is called {name}");
+            Err(ApiError::conflict(detail).at("Interface").remedy("choose another name").into())
+        }
+        Some(name) => Ok(name.to_string()),
+        None => Ok((0..).map(|n| format!("eth{n}")).find(|name| !taken(name)).unwrap_or_default()),
+    }
+}
+
+/// The endpoint's devices. In a namespace that somebody else made, the name may be taken by a device of theirs.
+pub(super) fn attach(
+    world: &mut World,
+    network: &Network,
+    endpoint: &Endpoint,
+    netns: &Netns,
+    gateways: Gateways,
+) -> Result<()> {
+    world.kernel.attach(network, endpoint, netns, gateways).map_err(|error| {
+        if error.errno() != Some(libc::EEXIST) {
+            return error.into();
+        }
+        let detail = format!("the namespace has a device {} already", endpoint.interface);
+        ApiError::conflict(detail).at("Interface").remedy("remove that device, or choose another name").into()
+    })
 }
 
 /// The default routes that lead through this endpoint, while the sandbox is as it is.
