@@ -1,6 +1,7 @@
 //! What the kernel holds for us: bridges, veth pairs, addresses, routes. A network's driver is one file below; the
 //! functions here find its arm. Managers decide, drivers do; no driver reads or writes a record.
 
+mod announcer;
 mod bridge;
 mod reaper;
 
@@ -12,6 +13,7 @@ use netd_sys::netlink::link::Link;
 use netd_sys::netns::Netns;
 
 use crate::model::{Driver, Endpoint, Network};
+pub(crate) use announcer::Announcer;
 pub(crate) use bridge::mac_for;
 pub(crate) use reaper::Reaper;
 
@@ -25,6 +27,7 @@ pub(crate) struct Kernel {
     pub host: Netns,
     pub rtnl: Rtnl,
     pub reaper: Reaper,
+    pub announcer: Announcer,
 }
 
 /// Through which gateways a sandbox reaches the rest of the world.
@@ -36,7 +39,12 @@ pub(crate) struct Gateways {
 
 impl Kernel {
     pub(crate) fn open() -> Result<Self, KernelError> {
-        Ok(Self { host: Netns::current()?, rtnl: Rtnl::open()?, reaper: Reaper::start()? })
+        Ok(Self {
+            host: Netns::current()?,
+            rtnl: Rtnl::open()?,
+            reaper: Reaper::start()?,
+            announcer: Announcer::start()?,
+        })
     }
 
     /// Makes what the network needs in the host; what is there already is brought to what it should be.

@@ -31,7 +31,7 @@ pub(crate) fn open(view: &View, netns: &Netns) -> Result<Vec<(SocketUse, Vec<Own
     };
     let (udp, tcp, mut nft) = netns.run(listening)??;
     let ports = (port_of(&udp)?, port_of(&tcp)?);
-    nft.replace(&rewrites(ports.0, ports.1))?;
+    nft.create(&rewrites(ports.0, ports.1))?;
     let mut sockets = vec![(SocketUse::Udp, udp), (SocketUse::Tcp, tcp)];
     if let Forward::Own { servers } = &view.forward {
         for (v4, uses) in [

@@ -116,6 +116,12 @@ impl Netns {
         Self::open(path).is_ok()
     }
 
+    /// Another handle of the same namespace.
+    pub fn try_clone(&self) -> Result<Self, KernelError> {
+        let fd = self.fd.try_clone().doing("duplicate the network namespace", self.id)?;
+        Ok(Self { fd, id: self.id })
+    }
+
     pub fn id(&self) -> NetnsId {
         self.id
     }

@@ -1,7 +1,9 @@
 //! nftables without a program in between: whole tables replaced, elements added and removed, each in one transaction
 //! of the kernel. Nothing is read back and patched: a table that somebody damaged is written anew.
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
+};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as KernelHook, HookNumber, InetHookNumber, NfTablesMessage,
     SetElementMessage, TableAttribute, TableMessage, Verdict as KernelVerdict, VerdictAttribute,
@@ -47,7 +49,8 @@ impl Nft {
         self.channel.port()
     }
 
-    /// Makes the table exactly this, whatever was there: at once, so that no packet sees half of it.
+    /// Makes the table exactly this, whatever was there: at once, so that no packet sees half of it. The kernel lets go
+    /// of the old one in the background, and has the closing of this socket wait for that (some 10 ms).
     pub fn replace(&mut self, table: &Table) -> Result<(), KernelError> {
         let name = &table.name;
         let mut batch = Batch::default();
@@ -55,6 +58,22 @@ impl Nft {
         batch.push("create the table", name, NLM_F_CREATE, NfTablesMessage::NewTable(named(name)));
         batch.push("clear the table", name, 0, NfTablesMessage::DeleteTable(named(name)));
         batch.push("create the table", name, NLM_F_CREATE, NfTablesMessage::NewTable(named(name)));
+        self.fill(batch, table)
+    }
+
+    /// Makes the table where there is most likely none: nothing is let go of, so nothing is waited for.
+    pub fn create(&mut self, table: &Table) -> Result<(), KernelError> {
+        let mut batch = Batch::default();
+        let message = NfTablesMessage::NewTable(named(&table.name));
+        batch.push("create the table", &table.name, NLM_F_CREATE | NLM_F_EXCL, message);
+        match self.fill(batch, table) {
+            Err(error) if error.errno() == Some(libc::EEXIST) => self.replace(table),
+            other => other,
+        }
+    }
+
+    fn fill(&mut self, mut batch: Batch, table: &Table) -> Result<(), KernelError> {
+        let name = &table.name;
         // Verdicts in maps speak of chains, rules of chains and sets: in this order nothing is missing.
         for chain in &table.chains {
             let message = NfTablesMessage::NewChain(chain_message(name, chain));

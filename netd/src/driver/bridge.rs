@@ -10,7 +10,7 @@ use netd_sys::netlink::link::{self, Bridge, Peer, Port, Veth};
 use netd_sys::netlink::route::{self, Route};
 use netd_sys::netlink::{Op, Rtnl};
 use netd_sys::netns::Netns;
-use netd_sys::{KernelError, announce, sysctl};
+use netd_sys::{KernelError, sysctl};
 use nix::libc;
 
 use super::reaper::delete_doomed;
@@ -76,7 +76,9 @@ pub(super) fn attach(
         delete_doomed(&mut kernel.rtnl);
         make_pair(kernel, network, endpoint, netns, bridge)?;
     }
-    configure(network, endpoint, netns, gateways)
+    let index = configure(network, endpoint, netns, gateways)?;
+    kernel.announcer.announce(netns, index, endpoint);
+    Ok(())
 }
 
 /// Takes a port out of service at once (0.25 ms) and leaves the deletion (40 ms) to the reaper.
@@ -142,7 +144,7 @@ fn configure(
     endpoint: &Endpoint,
     netns: &Netns,
     gateways: Gateways,
-) -> Result<(), KernelError> {
+) -> Result<u32, KernelError> {
     let mut rtnl = Rtnl::open_in(netns)?;
     let interface = &*endpoint.interface;
     let index = index_of(&mut rtnl, interface)?;
@@ -159,19 +161,7 @@ fn configure(
         ops.extend(gateways.map(|gateway| route::replace(&Route::default_via(gateway, index))));
     }
     rtnl.transact(ops)?;
-    tell_neighbours(endpoint, netns, index);
-    Ok(())
-}
-
-/// Old entries for a reused address are put right at once instead of timing out. Nothing depends on it, so a failure
-/// is only noted.
-fn tell_neighbours(endpoint: &Endpoint, netns: &Netns, index: u32) {
-    let mac = endpoint.mac;
-    let result =
-        netns.run(|| endpoint.addresses().try_for_each(|address| announce::announce(index, mac, address)));
-    if let Err(error) = result.and_then(|inner: Result<(), KernelError>| inner) {
-        tracing::debug!(error = %crate::error::Chain(&error), "cannot announce the address to its neighbours");
-    }
+    Ok(index)
 }
 
 /// The host forwards between bridges and the outside. IPv6 forwarding makes the kernel ignore router advertisements
