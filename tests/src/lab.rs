@@ -53,7 +53,8 @@ pub fn shut_in(body: impl FnOnce(&Lab) -> Result<()>) -> Result<i32> {
     Ok(status.code().unwrap_or(1))
 }
 
-fn inside() -> bool {
+/// Whether this process is the one that is shut in.
+pub fn inside() -> bool {
     std::env::var_os(MARK).is_some()
 }
 
