@@ -113,7 +113,7 @@ async fn serve_until_told(app: &Arc<App>, signals: &mut Signals) -> Result<()> {
 fn start_dataplane(config: &Config, engine: &Engine<World>) -> DataPlane {
     let engine = engine.clone();
     DataPlane::start(dataplane_config(config), move |event| {
-        let posted = engine.post(move |world| match event {
+        let posted = engine.post_patiently(move |world| match event {
             Event::Connected { session, revision, inventory } => {
                 world.connected(session, revision, inventory);
             }

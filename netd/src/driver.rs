@@ -1,7 +1,7 @@
 //! What the kernel holds for us: bridges, veth pairs, addresses, routes. A network's driver is one file below; the
 //! functions here find its arm. Managers decide, drivers do; no driver reads or writes a record.
 
-mod announcer;
+mod background;
 mod bridge;
 mod reaper;
 
@@ -13,7 +13,7 @@ use netd_sys::netlink::link::Link;
 use netd_sys::netns::Netns;
 
 use crate::model::{Driver, Endpoint, Network};
-pub(crate) use announcer::Announcer;
+pub(crate) use background::Background;
 pub(crate) use bridge::mac_for;
 pub(crate) use reaper::Reaper;
 
@@ -27,7 +27,7 @@ pub(crate) struct Kernel {
     pub host: Netns,
     pub rtnl: Rtnl,
     pub reaper: Reaper,
-    pub announcer: Announcer,
+    pub background: Background,
 }
 
 /// Through which gateways a sandbox reaches the rest of the world.
@@ -43,7 +43,7 @@ impl Kernel {
             host: Netns::current()?,
             rtnl: Rtnl::open()?,
             reaper: Reaper::start()?,
-            announcer: Announcer::start()?,
+            background: Background::start()?,
         })
     }
 

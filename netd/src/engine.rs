@@ -82,6 +82,11 @@ impl<S: 'static> Engine<S> {
         answer.await.map_err(|_| Busy::Stopped)
     }
 
+    /// The same for what must not be lost: waits for a place. The engine never waits for the caller's thread.
+    pub(crate) fn post_patiently(&self, job: impl FnOnce(&mut S) + Send + 'static) -> Result<(), Busy> {
+        self.jobs.send(Message::Job(Box::new(job))).map_err(|_| Busy::Stopped)
+    }
+
     /// Has the thread drop its state and end, behind what is queued already.
     pub(crate) fn stop(&self) {
         // A queue whose thread has ended needs no telling.

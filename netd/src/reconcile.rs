@@ -20,6 +20,7 @@ use netd_sys::netns::Netns;
 use netd_sys::nft::Nft;
 
 use crate::dataplane::{Batch, Session, SocketKey, SocketUse, Sockets};
+use crate::driver::Background;
 use crate::error::{Chain, Result};
 use crate::files::{Files, HOSTS, RESOLV_CONF};
 use crate::model::{self, Id, Mode, Model, Protocol, Sandbox};
@@ -35,21 +36,19 @@ pub(crate) struct Reconcile {
     files: Files,
     host: HostResolver,
     nft: Nft,
+    background: Background,
     workers: usize,
 }
 
 impl Reconcile {
-    pub(crate) fn new(files: Files, host: HostResolver, workers: usize) -> Result<Self> {
-        let nft = Nft::open()?;
-        Ok(Self {
-            projection: Projection::default(),
-            held: Held::default(),
-            session: None,
-            files,
-            host,
-            nft,
-            workers,
-        })
+    pub(crate) fn new(
+        files: Files,
+        host: HostResolver,
+        background: Background,
+        workers: usize,
+    ) -> Result<Self> {
+        let (projection, held, nft) = (Projection::default(), Held::default(), Nft::open()?);
+        Ok(Self { projection, held, session: None, files, host, nft, background, workers })
     }
 
     /// Sockets a port has, one a worker.
@@ -63,11 +62,15 @@ impl Reconcile {
         for change in changes {
             steps.extend(self.projection.apply(change));
         }
-        self.open_missing(model, &steps);
+        // Before the first data plane is there, nobody knows which sockets one that runs already holds.
+        if self.session.is_some() {
+            self.open_missing(model, &steps);
+        }
         let sockets = self.held.follow(&steps);
         if let Some(session) = &self.session {
             send(session, Batch { revision, full: false, changes: steps, sockets });
         }
+        self.close_resolvers(changes);
         if changes.iter().any(|change| matches!(change, model::Change::Network { .. })) {
             self.write_firewall(model);
         }
@@ -75,6 +78,28 @@ impl Reconcile {
             if let model::Change::Sandbox { after: Some(sandbox), .. } = change {
                 self.write_files(sandbox, model);
                 self.write_linkers(&sandbox.id, model);
+            }
+        }
+    }
+
+    /// A namespace that lives on without its view (it was given, or has left its last network with names) is left as
+    /// it was found. One of ours that ends takes its rewrites along.
+    fn close_resolvers(&self, changes: &[model::Change]) {
+        for change in changes {
+            let model::Change::Sandbox { before: Some(before), after } = change else { continue };
+            let ends = after.is_none() && before.netns_is_ours;
+            if ends || before.mode != Mode::Bridge || self.held.has(&sockets::view_key(&before.id)) {
+                continue;
+            }
+            let Ok(netns) = Netns::open(&before.netns) else { continue };
+            if (netns.id().device, netns.id().inode) != before.netns_identity {
+                continue;
+            }
+            match resolver::close(&netns) {
+                Ok(nft) => self.background.close(nft),
+                Err(error) => {
+                    tracing::warn!(sandbox = %before.name, error = %Chain(&error), "cannot take port 53 back");
+                }
             }
         }
     }
@@ -109,9 +134,11 @@ impl Reconcile {
         if let Some(view) = view {
             let key = sockets::view_key(&view.id);
             if !self.held.has(&key) {
-                for (used, fds) in resolver::open(view, netns)? {
+                let resolver::Opened { sockets, nft } = resolver::open(view, netns)?;
+                for (used, fds) in sockets {
                     self.held.hold(Arc::clone(&key), SocketUse::Dns(used), fds);
                 }
+                self.background.close(nft);
                 opened.push(key);
             }
         }

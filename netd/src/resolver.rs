@@ -23,8 +23,14 @@ const PRIORITY: i32 = -310;
 /// Sockets given ahead, in the sandbox's namespace, for answers that come over TCP only.
 const TCP_AHEAD: usize = 2;
 
-/// Opens what the view needs, in the sandbox.
-pub(crate) fn open(view: &View, netns: &Netns) -> Result<Vec<(SocketUse, Vec<OwnedFd>)>, KernelError> {
+/// What a view needs in its sandbox.
+pub(crate) struct Opened {
+    pub sockets: Vec<(SocketUse, Vec<OwnedFd>)>,
+    /// Slow to close where it had to replace a table of an earlier sandbox.
+    pub nft: Nft,
+}
+
+pub(crate) fn open(view: &View, netns: &Netns) -> Result<Opened, KernelError> {
     let listening = || -> Result<_, KernelError> {
         let any = SocketAddr::new(RESOLVER, 0);
         Ok((socket::bind_udp(any, 1)?, socket::bind_tcp(any, 1, BACKLOG)?, Nft::open()?))
@@ -44,7 +50,14 @@ pub(crate) fn open(view: &View, netns: &Netns) -> Result<Vec<(SocketUse, Vec<Own
             }
         }
     }
-    Ok(sockets)
+    Ok(Opened { sockets, nft })
+}
+
+/// Takes the rewrites out of a namespace that lives on; the socket that did it is slow to close.
+pub(crate) fn close(netns: &Netns) -> Result<Nft, KernelError> {
+    let mut nft = Nft::open_in(netns)?;
+    nft.delete(TABLE)?;
+    Ok(nft)
 }
 
 /// Sockets in the sandbox's namespace to ask its own servers with.

@@ -77,7 +77,7 @@ pub(super) fn attach(
         make_pair(kernel, network, endpoint, netns, bridge)?;
     }
     let index = configure(network, endpoint, netns, gateways)?;
-    kernel.announcer.announce(netns, index, endpoint);
+    kernel.background.announce(netns, index, endpoint);
     Ok(())
 }
 

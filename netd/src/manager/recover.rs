@@ -29,14 +29,15 @@ pub(crate) fn open(config: Arc<Config>, bus: Bus) -> anyhow::Result<World> {
     let pools: Vec<Pool> = config.pools.clone();
     let files = Files::new(&config.run_dir);
     let host = HostResolver::new(config.resolv_conf.clone(), config.dns_servers.clone());
+    let kernel = Kernel::open()?;
     let mut world = World {
         watch,
         records: Records::default(),
-        kernel: Kernel::open()?,
+        reconcile: Reconcile::new(files, host, kernel.background.clone(), config.workers())?,
+        kernel,
         pools: Pools::new(&pools, &machine_seed(&config))?,
         leases: BTreeMap::new(),
         ports: Ports::default(),
-        reconcile: Reconcile::new(files, host, config.workers())?,
         bus,
         store: Box::new(store),
         config,

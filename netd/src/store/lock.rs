@@ -3,11 +3,17 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd as _;
 use std::path::Path;
+
+use netd_sys::process::PidFd;
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::StoreError;
 
 const NAME: &str = "lock";
+/// Milliseconds that the owner of the lock may take to end.
+const LAST_MOMENTS: u16 = 1000;
 
 #[derive(Debug)]
 pub(super) struct DirectoryLock {
@@ -27,7 +33,13 @@ impl DirectoryLock {
             .truncate(false)
             .open(&path)
             .map_err(failed("open the lock file"))?;
-        match file.try_lock() {
+        let mut result = file.try_lock();
+        if matches!(result, Err(TryLockError::WouldBlock)) {
+            // A daemon that was killed a moment ago holds it until the kernel has taken it apart.
+            wait_for_the_end_of(owner(&mut file));
+            result = file.try_lock();
+        }
+        match result {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(StoreError::InUse { directory: directory.to_owned(), pid: owner(&mut file) });
@@ -42,8 +54,16 @@ impl DirectoryLock {
     }
 }
 
+fn wait_for_the_end_of(owner: Option<u32>) {
+    let Some(Ok(owner)) = owner.map(PidFd::open) else { return };
+    let mut watched = [PollFd::new(owner.as_fd(), PollFlags::POLLIN)];
+    // However it goes, the lock is tried once more and tells.
+    let _ = poll(&mut watched, LAST_MOMENTS);
+}
+
 fn owner(file: &mut File) -> Option<u32> {
     let mut text = String::new();
+    file.rewind().ok()?;
     file.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }
