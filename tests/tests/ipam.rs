@@ -20,7 +20,7 @@ fn a_chosen_subnet_keeps_clear_of_every_route_of_the_host() {
         ensure!(chosen != taken, "{chosen} is routed elsewhere");
         // What the user names is the user's word, as in Docker; only another network of ours is in its way.
         netd.try_netd(&format!("network create third --subnet {chosen}"))?.refused(1, "second")?;
-        Ok(())
+        host.sh(&format!("ip route del {taken}")).map(drop)
     });
 }
 

@@ -271,7 +271,12 @@ fn a_new_owner_of_an_address_announces_itself() {
         netd.netd("sandbox rm first")?;
         let capture = Capture::start(&peer, "eth0", "arp or icmp6")?;
         let second = netd.create("second", "--network app --ip 10.44.0.9 --ip6 fd44::9")?;
-        capture.sees("10.44.0.9 is-at").or_else(|_| capture.sees("who-has 10.44.0.9 tell 10.44.0.9"))?;
+        eventually(Duration::from_secs(5), "a gratuitous ARP packet", || {
+            let seen = capture.lines();
+            let forms = ["10.44.0.9 is-at", "who-has 10.44.0.9 tell 10.44.0.9"];
+            ensure!(forms.iter().any(|form| seen.contains(form)), "{seen}");
+            Ok(())
+        })?;
         capture.sees("neighbor advertisement, tgt is fd44::9")?;
         // The peer's caches lead to the new owner at once.
         second.sh("ping -c1 -W1 10.44.0.1")?;
