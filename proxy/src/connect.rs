@@ -2,7 +2,7 @@
 //! is read. So a backend that refuses or is silent costs a moment, never the connection.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use netd_sys::socket::{self, Connecting};
 
 use crate::account::Account;
 use crate::metrics::Failure;
-use crate::snapshot::{Occupied, Pool};
+use crate::snapshot::{BackendHandle, Occupied, Pool};
 use crate::worker::Kit;
 
 /// No connection tries more backends than this...
@@ -22,6 +22,8 @@ const PATIENCE: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Search {
     pool: Arc<Pool>,
+    /// The other family's address of the backend that was tried last.
+    other_family: Option<(Arc<BackendHandle>, SocketAddr)>,
     tried: [u16; ATTEMPTS],
     attempts: usize,
     give_up: Instant,
@@ -42,30 +44,24 @@ impl Search {
     pub(crate) fn new(account: &Account, now: Instant) -> Self {
         let pool = account.listener.service.pool();
         let give_up = now + pool.connect_timeout.saturating_mul(PATIENCE).min(A_DAY);
-        Self { pool, tried: [0; ATTEMPTS], attempts: 0, give_up, last: Failure::NoBackend }
+        Self {
+            pool,
+            other_family: None,
+            tried: [0; ATTEMPTS],
+            attempts: 0,
+            give_up,
+            last: Failure::NoBackend,
+        }
     }
 
     /// Starts the next attempt, passing over backends that fail at once. An error is the reason of the last one.
     pub(crate) fn next(&mut self, account: &Account, kit: &mut Kit) -> Result<Attempt, Failure> {
-        while self.attempts < ATTEMPTS {
+        loop {
             let started = Instant::now();
             if self.attempts > 0 && started >= self.give_up {
                 break;
             }
-            let service = &account.listener.service;
-            let tried = &self.tried[..self.attempts];
-            let Some((index, backend)) = service.pick(&self.pool, account.client, tried, kit.random()) else {
-                break;
-            };
-            if self.attempts > 0 {
-                account.retried();
-            }
-            self.tried[self.attempts] = index;
-            self.attempts += 1;
-            let Some(address) = backend.address(account.client.ip(), account.listener.listener.target_port)
-            else {
-                continue;
-            };
+            let Some((backend, address)) = self.candidate(account, kit) else { break };
             match kit.reserve.spending(|| socket::connect(address)) {
                 Ok(Connecting { stream, done }) => {
                     let until = (!done).then(|| started + self.pool.connect_timeout.min(A_DAY));
@@ -75,6 +71,32 @@ impl Search {
             }
         }
         Err(self.last)
+    }
+
+    /// The other family's address of the backend that has just refused, or the next backend: a program that listens
+    /// on IPv4 only is reached from an IPv6 client all the same.
+    fn candidate(&mut self, account: &Account, kit: &mut Kit) -> Option<(Arc<BackendHandle>, SocketAddr)> {
+        if let Some(other) = self.other_family.take() {
+            return Some(other);
+        }
+        while self.attempts < ATTEMPTS {
+            let tried = &self.tried[..self.attempts];
+            let service = &account.listener.service;
+            let (index, backend) = service.pick(&self.pool, account.client, tried, kit.random())?;
+            if self.attempts > 0 {
+                account.retried();
+            }
+            self.tried[self.attempts] = index;
+            self.attempts += 1;
+            let target = account.listener.listener.target_port;
+            let [first, second] = backend.addresses(account.client.ip(), target);
+            self.other_family =
+                second.filter(|_| first.is_some()).map(|address| (Arc::clone(backend), address));
+            if let Some(address) = first.or(second) {
+                return Some((Arc::clone(backend), address));
+            }
+        }
+        None
     }
 
     /// Remembers why an attempt came to nothing.
@@ -89,6 +111,8 @@ impl Search {
 
     pub(crate) fn timed_out(&mut self) {
         self.last = Failure::Timeout;
+        // Silence is of the machine, not of the family: the client has no time to hear it twice.
+        self.other_family = None;
     }
 }
 

@@ -158,12 +158,18 @@ impl BackendHandle {
     /// Where a client of this family is led: to the backend's address of the same family where there is one. The port
     /// of the listener, if it has one, replaces the address's own.
     pub(crate) fn address(&self, client: IpAddr, port: Option<u16>) -> Option<SocketAddr> {
-        let (first, second) = if client.is_ipv4() { (self.v4, self.v6) } else { (self.v6, self.v4) };
-        let mut address = first.or(second)?;
-        if let Some(port) = port {
-            address.set_port(port);
-        }
-        Some(address)
+        let [first, second] = self.addresses(client, port);
+        first.or(second)
+    }
+
+    /// The address of the client's own family and that of the other.
+    pub(crate) fn addresses(&self, client: IpAddr, port: Option<u16>) -> [Option<SocketAddr>; 2] {
+        let both = if client.is_ipv4() { [self.v4, self.v6] } else { [self.v6, self.v4] };
+        both.map(|address| {
+            let mut address = address?;
+            address.set_port(port.unwrap_or(address.port()));
+            Some(address)
+        })
     }
 
     /// Counts a connection (or flow) until the guard is dropped.

@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::thread;
@@ -57,6 +57,23 @@ fn every_client_gets_the_backend_that_answers_with_all_it_said() {
     assert!(counts.retries >= 40, "{counts:?}");
     assert_eq!(counts.failed.iter().sum::<u64>(), 0);
     assert_eq!(counts.connect.iter().sum::<u64>(), 40);
+}
+
+#[test]
+fn a_program_that_listens_on_one_family_serves_the_other() {
+    let server = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let SocketAddr::V6(listening) = server.local_addr().unwrap() else {
+        unreachable!("it was bound to IPv6")
+    };
+    let answering = thread::spawn(move || server.accept().unwrap().0.write_all(b"here").unwrap());
+    let mut bed = Bed::new(&[refusing()]);
+    bed.service.backends[0].v6 = Some(listening);
+    bed.put_service();
+    let address = bed.listen();
+    assert_eq!(read_all(&mut connect(address)), b"here");
+    answering.join().unwrap();
+    let counts = bed.settle();
+    assert_eq!((counts.failed.iter().sum::<u64>(), counts.retries), (0, 0), "{counts:?}");
 }
 
 #[test]
