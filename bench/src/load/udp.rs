@@ -142,8 +142,8 @@ impl Exchanged {
 }
 
 /// Sends every datagram back until told to stop.
-pub(crate) fn echo(at: SocketAddr, stop: &AtomicBool) -> io::Result<()> {
-    let socket = server(at)?;
+pub(crate) fn echo(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<()> {
+    prepare(socket)?;
     let mut buffer = vec![0; MAX_TRAIN];
     while !stop.load(Ordering::Relaxed) {
         if let Ok((len, from)) = socket.recv_from(&mut buffer) {
@@ -215,12 +215,12 @@ impl Delivered {
 }
 
 /// Takes what one client after another sends, and tells each how many of its bytes have come so far.
-pub(crate) fn sink(at: SocketAddr, stop: &AtomicBool) -> io::Result<()> {
-    let socket = server(at)?;
-    datagram::receive_trains(&socket)?;
+pub(crate) fn sink(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<()> {
+    prepare(socket)?;
+    datagram::receive_trains(socket)?;
     socket.set_nonblocking(true)?;
     let poller = Poller::new()?;
-    poller.add(&socket, 0, Interest::READ)?;
+    poller.add(socket, 0, Interest::READ)?;
     let (mut events, mut batch) = (Events::with_capacity(1), RecvBatch::new(64, MAX_TRAIN));
     let (mut client, mut received) = (None, 0u64);
     while !stop.load(Ordering::Relaxed) {
@@ -241,9 +241,7 @@ pub(crate) fn sink(at: SocketAddr, stop: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-fn server(at: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(at)?;
-    datagram::enlarge_buffers(&socket)?;
-    socket.set_read_timeout(Some(LOOK))?;
-    Ok(socket)
+fn prepare(socket: &UdpSocket) -> io::Result<()> {
+    datagram::enlarge_buffers(socket)?;
+    socket.set_read_timeout(Some(LOOK))
 }
