@@ -1,0 +1,327 @@
+use std::ffi::OsString;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::error::{Code, Failure};
+
+const ID: &str = "3f2a9c0d1e2b4455667788990011223344556677889900112233445566778899";
+
+fn command(variables: &[(&str, &str)]) -> Result<Command, Failure> {
+    Command::read(|key| {
+        variables.iter().find(|(name, _)| *name == key).map(|(_, value)| OsString::from(value))
+    })
+}
+
+fn environment(args: &str) -> Environment {
+    Environment {
+        container: ID.into(),
+        netns: "/run/netns/netns-1".into(),
+        interface: "eth0".into(),
+        args: args.into(),
+        own_netns: false,
+    }
+}
+
+fn config(text: &str) -> Result<Config, Failure> {
+    Config::read(text.as_bytes())
+}
+
+fn wishes(text: &str, args: &str) -> Result<Wishes, Failure> {
+    Wishes::read(&config(text)?, &environment(args))
+}
+
+/// A configuration called `app` with these capabilities.
+fn with(runtime: &Value) -> String {
+    json!({ "cniVersion": "1.0.0", "name": "app", "type": "netd-cni", "runtimeConfig": runtime }).to_string()
+}
+
+fn names(wishes: &Wishes) -> Vec<String> {
+    wishes.names.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn all_missing_variables_are_in_one_error() {
+    for verb in ["ADD", "CHECK"] {
+        let failure = command(&[("CNI_COMMAND", verb), ("CNI_NETNS", "")]).unwrap_err();
+        assert_eq!(failure.code, Code::InvalidEnvironment);
+        assert_eq!(failure.message, "required env variables [CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME] missing");
+    }
+    let failure = command(&[("CNI_COMMAND", "DEL"), ("CNI_IFNAME", "eth0")]).unwrap_err();
+    assert_eq!(failure.message, "required env variables [CNI_CONTAINERID] missing");
+}
+
+#[test]
+fn bad_variables_are_refused_and_an_empty_command_asks_who_it_is() {
+    assert!(matches!(command(&[]), Ok(Command::About)));
+    assert!(matches!(command(&[("CNI_COMMAND", "")]), Ok(Command::About)));
+    assert!(matches!(command(&[("CNI_COMMAND", "VERSION")]), Ok(Command::Version)));
+    assert!(matches!(command(&[("CNI_COMMAND", "STATUS")]), Ok(Command::Call(Verb::Status, _))));
+    assert_eq!(command(&[("CNI_COMMAND", "add")]).unwrap_err().code, Code::InvalidEnvironment);
+    for (container, interface) in [
+        ("../etc", "eth0"),
+        ("-a", "eth0"),
+        ("a b", "eth0"),
+        ("a", "sixteen-bytes-xx"),
+        ("a", ".."),
+        ("a", "e/0"),
+        ("a", "e:0"),
+        ("a", "e 0"),
+    ] {
+        let given = [("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", container), ("CNI_IFNAME", interface)];
+        assert_eq!(command(&given).unwrap_err().code, Code::InvalidEnvironment, "{container} {interface}");
+    }
+}
+
+#[test]
+fn every_version_is_known_by_its_exact_name() {
+    for version in Version::ALL {
+        let text = json!({ "cniVersion": version.as_str(), "name": "app" }).to_string();
+        assert_eq!(config(&text).unwrap().version, version);
+    }
+    assert_eq!(config(r#"{"name":"app"}"#).unwrap().version, Version::V010);
+    for other in ["2.0.0", "1.0", "v1.0.0", "0.4.1"] {
+        let failure = config(&json!({ "cniVersion": other, "name": "app" }).to_string()).unwrap_err();
+        assert_eq!(failure.code, Code::IncompatibleVersion);
+        assert!(failure.details.contains(other) && failure.details.contains("0.3.1 0.4.0 1.0.0 1.1.0"));
+    }
+}
+
+#[test]
+fn bad_configurations_have_the_codes_of_the_specification() {
+    for (text, code) in [
+        ("{", Code::Decoding),
+        ("[]", Code::Decoding),
+        (r#"{"cniVersion":"1.0.0"}"#, Code::InvalidConfig),
+        (r#"{"cniVersion":"1.0.0","name":"a/b"}"#, Code::InvalidConfig),
+        (r#"{"cniVersion":"1.0.0","name":7}"#, Code::InvalidConfig),
+        (r#"{"cniVersion":"1.0.0","name":"app","network":"host"}"#, Code::InvalidConfig),
+        (r#"{"cniVersion":"1.0.0","name":"app","socket":"netd.sock"}"#, Code::InvalidConfig),
+    ] {
+        assert_eq!(config(text).unwrap_err().code, code, "{text}");
+    }
+}
+
+#[test]
+fn podman_is_understood() {
+    let text = r#"{"cniVersion":"0.4.0","name":"app","type":"netd-cni",
+        "capabilities":{"aliases":true,"ips":true,"portMappings":true},
+        "runtimeConfig":{"aliases":{"app":["w1","3f2a9c0d1e2b"]},"portMappings":[
+            {"hostPort":8080,"containerPort":80,"protocol":"tcp"},
+            {"hostPort":5353,"containerPort":53,"protocol":"udp","hostIP":"127.0.0.1"}]}}"#;
+    let wishes = wishes(text, "IgnoreUnknown=1;K8S_POD_NAME=web;MAC=02:11:22:33:44:55;IP=10.89.0.7").unwrap();
+    assert_eq!(names(&wishes), ["web", "w1", "3f2a9c0d1e2b"]);
+    assert_eq!(wishes.hostname.as_deref(), Some("web"));
+    let ports: Vec<String> = wishes.ports.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["8080:80/tcp", "127.0.0.1:5353:53/udp"]);
+    assert_eq!(wishes.v4, Some([10, 89, 0, 7].into()));
+    assert_eq!(wishes.mac.map(|mac| mac.to_string()).as_deref(), Some("02:11:22:33:44:55"));
+}
+
+#[test]
+fn containerd_is_understood_with_its_keys_in_gos_case_and_nulls() {
+    let runtime = json!({
+        "portMappings": [{ "HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": "" },
+                         { "HostPort": 0, "ContainerPort": 81, "Protocol": "", "HostIP": "" }],
+        "bandwidth": { "IngressRate": 0, "IngressBurst": 4_294_967_295_u32, "EgressRate": 0, "EgressBurst": 0 },
+        "dns": { "Servers": null, "Searches": ["svc.local"], "Options": null },
+        "io.kubernetes.cri.pod-annotations": { "a": "b" },
+        "ips": null,
+    });
+    let args =
+        "K8S_POD_UID=1;K8S_POD_NAME=web-0;IgnoreUnknown=1;K8S_POD_NAMESPACE=d;K8S_POD_INFRA_CONTAINER_ID=x";
+    let wishes = wishes(&with(&runtime), args).unwrap();
+    let ports: Vec<String> = wishes.ports.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["8080:80/tcp"]);
+    assert_eq!(wishes.dns.search.iter().map(|domain| &**domain).collect::<Vec<_>>(), ["svc.local"]);
+    assert_eq!(names(&wishes), ["web-0"]);
+}
+
+#[test]
+fn ctr_and_crio_are_understood() {
+    let bare =
+        wishes(r#"{"cniVersion":"1.0.0","name":"app","type":"netd-cni","runtimeConfig":null}"#, "").unwrap();
+    assert_eq!(names(&bare), ["3f2a9c0d1e2b"]);
+    let runtime = json!({ "aliases": { "other": ["x"] }, "cgroupPath": "kubepods", "ips": ["10.1.2.3/24", "fd00::3"],
+                          "bandwidth": { "ingressRate": 0, "egressRate": 0 }, "ipRanges": [] });
+    let crio = wishes(&with(&runtime), "IgnoreUnknown=1;IP=10.9.9.9").unwrap();
+    assert_eq!(names(&crio), ["3f2a9c0d1e2b"], "aliases of another network are not ours");
+    assert_eq!(crio.v4, Some([10, 1, 2, 3].into()), "the capability comes before CNI_ARGS");
+    assert_eq!(crio.v6, Some("fd00::3".parse().unwrap()));
+    let list = wishes(&with(&json!({ "aliases": ["A", "b"] })), "").unwrap();
+    assert_eq!(names(&list), ["3f2a9c0d1e2b", "a", "b"]);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_by_name() {
+    for (runtime, code, named) in [
+        (json!({ "portMappings": [{ "hostPort": 1, "containerPort": 1, "protocol": "sctp" }] }), 2, "sctp"),
+        (
+            json!({ "portMappings": [{ "hostPort": 70000, "containerPort": 1 }] }),
+            7,
+            "portMappings[0].hostPort",
+        ),
+        (json!({ "portMappings": [{ "hostPort": 80 }] }), 7, "runtimeConfig.portMappings[0]"),
+        (json!({ "portMappings": [{ "hostPort": 80, "containerPort": 80, "hostIP": "x" }] }), 7, "hostIP"),
+        (json!({ "portMappings": {} }), 7, "portMappings"),
+        (json!({ "ips": ["10.1.2.3", "10.1.2.4"] }), 2, "runtimeConfig.ips[1]"),
+        (json!({ "ips": ["nonsense"] }), 7, "runtimeConfig.ips[0]"),
+        (json!({ "mac": "zz" }), 7, "runtimeConfig.mac"),
+        (json!({ "aliases": ["a b"] }), 7, "runtimeConfig.aliases[0]"),
+        (
+            json!({ "bandwidth": { "ingressRate": 1_000_000 } }),
+            2,
+            "runtimeConfig.bandwidth.ingressRate: 1000000",
+        ),
+        (json!({ "ipRanges": [[{ "subnet": "10.1.0.0/24" }]] }), 2, "runtimeConfig.ipRanges"),
+        (json!(5), 7, "runtimeConfig"),
+    ] {
+        let failure = wishes(&with(&runtime), "").unwrap_err();
+        assert_eq!(failure.code as u32, code, "{runtime}: {failure:?}");
+        let said = format!("{} {}", failure.message, failure.details);
+        assert!(said.contains(named), "{runtime}: {said}");
+    }
+    for args in ["A=b", "IP=1=2", "IP", "IP=x;IgnoreUnknown=1", "MAC=1;IgnoreUnknown=1"] {
+        assert_eq!(wishes(&with(&json!({})), args).unwrap_err().code, Code::InvalidEnvironment, "{args}");
+    }
+}
+
+#[test]
+fn the_network_is_made_as_the_configuration_says() {
+    let made = |more: Value| {
+        let mut document = json!({ "cniVersion": "1.0.0", "name": "app" });
+        document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config(&document.to_string())?.create_network()
+    };
+    let plain = made(json!({})).unwrap();
+    assert_eq!((&*plain.name, plain.internal, plain.enable_ipv6), ("app", false, false));
+    assert!(plain.ipam.config.is_empty() && plain.options.is_empty());
+
+    let own = made(
+        json!({ "network": "shared", "subnet": "10.60.0.0/24", "ipv6": "true", "mtu": 1400, "ipMasq": false,
+                           "internal": true }),
+    )
+    .unwrap();
+    assert_eq!((&*own.name, own.internal, own.enable_ipv6), ("shared", true, true));
+    assert_eq!(own.ipam.config[0].subnet.unwrap().to_string(), "10.60.0.0/24");
+    let options: Vec<_> = own.options.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(options, ["masquerade=false", "mtu=1400"]);
+
+    let ranges = made(json!({ "isGateway": true, "ipMasq": true, "ipam": { "type": "host-local", "ranges": [
+        [{ "Subnet": "10.61.0.0/24", "RangeStart": "10.61.0.128", "gateway": "10.61.0.1" }],
+        [{ "subnet": "fd61::/64" }]] } }))
+    .unwrap();
+    assert!(ranges.enable_ipv6 && !ranges.internal && ranges.options.is_empty());
+    let v4 = &ranges.ipam.config[0];
+    assert_eq!(v4.ip_range.unwrap().to_string(), "10.61.0.128/25");
+    assert_eq!(v4.gateway.unwrap().to_string(), "10.61.0.1");
+    assert_eq!(ranges.ipam.config[1].subnet.unwrap().to_string(), "fd61::/64");
+
+    let uneven =
+        made(json!({ "ipam": { "ranges": [[{ "subnet": "10.62.0.0/24", "rangeStart": "10.62.0.10" }]] } }));
+    assert_eq!(uneven.unwrap_err().code, Code::UnsupportedField);
+    assert_eq!(made(json!({ "subnet": "10.63.0.9/24" })).unwrap_err().code, Code::InvalidConfig);
+}
+
+#[test]
+fn a_missing_list_of_attachments_is_not_an_empty_one() {
+    let valid = |more: &str| {
+        let text = format!(r#"{{"cniVersion":"1.1.0","name":"app"{more}}}"#);
+        config(&text).unwrap().valid_attachments()
+    };
+    assert_eq!(valid("").unwrap(), None);
+    assert_eq!(valid(r#","cni.dev/valid-attachments":null"#).unwrap(), None);
+    assert_eq!(valid(r#","cni.dev/valid-attachments":[]"#).unwrap(), Some(Vec::new()));
+    let one = valid(r#","cni.dev/attachments":[{"containerID":"web","ifname":"eth0"}]"#).unwrap().unwrap();
+    assert_eq!(one, [Valid { sandbox: sandbox_name("web").unwrap().to_string(), interface: "eth0".into() }]);
+    assert!(valid(r#","cni.dev/valid-attachments":[{"ifname":"eth0"}]"#).is_err());
+}
+
+#[test]
+fn a_containers_sandbox_is_found_by_its_id_alone() {
+    assert_eq!(sandbox_name(ID).unwrap(), sandbox_name(ID).unwrap());
+    assert!(sandbox_name(ID).unwrap().starts_with("cni-3f2a9c0d1e2b-"));
+    let twin = format!("{}0", &ID[..63]);
+    assert_ne!(sandbox_name(ID).unwrap(), sandbox_name(&twin).unwrap());
+    assert!(sandbox_name(&"a".repeat(300)).is_ok());
+}
+
+proptest! {
+    #[test]
+    fn hostile_input_is_an_error_and_never_a_panic(text in proptest::collection::vec(any::<u8>(), 0..200), args in ".{0,60}") {
+        if let Ok(config) = Config::read(&text) {
+            let _ = Wishes::read(&config, &environment(&args));
+        }
+    }
+
+    #[test]
+    fn any_shape_under_a_known_key_is_an_error_and_never_a_panic(key in 0..KEYS.len(), value in shapes()) {
+        let mut document = json!({ "cniVersion": "1.1.0", "name": "app" });
+        let path = KEYS[key];
+        let mut place = &mut document;
+        for part in path.split('/') {
+            place = &mut place[part];
+        }
+        *place = value;
+        if let Ok(config) = config(&document.to_string()) {
+            let _ = Wishes::read(&config, &environment(""));
+            let _ = config.create_network();
+            let _ = config.valid_attachments();
+            let _ = config.prev_result();
+        }
+    }
+}
+
+const KEYS: &[&str] = &[
+    "runtimeConfig",
+    "runtimeConfig/portMappings",
+    "runtimeConfig/ips",
+    "runtimeConfig/aliases",
+    "runtimeConfig/bandwidth",
+    "runtimeConfig/ipRanges",
+    "runtimeConfig/dns/servers",
+    "runtimeConfig/mac",
+    "args/cni",
+    "dns",
+    "subnet",
+    "ipam",
+    "ipam/ranges",
+    "mtu",
+    "prevResult",
+    "cni.dev/valid-attachments",
+];
+
+/// JSON with the words of the configuration in it.
+fn shapes() -> impl Strategy<Value = Value> {
+    let word = proptest::sample::select(vec![
+        "hostPort",
+        "containerPort",
+        "protocol",
+        "subnet",
+        "rangeStart",
+        "rangeEnd",
+        "containerID",
+        "app",
+        "10.0.0.0/8",
+        "fd00::/8",
+        "255.255.255.255",
+        "tcp",
+        "",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        word.clone().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 4, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::vec((word.clone(), inner), 0..4).prop_map(|members| members
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect()),
+        ]
+    })
+}

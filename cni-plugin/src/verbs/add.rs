@@ -1,0 +1,197 @@
+//! ADD: the network if it is not there, the container's sandbox or one more network for it, and the result.
+//!
+//! A container has one sandbox, whatever networks it is on: the first ADD makes it, later ones connect it. All of an
+//! ADD happens or nothing does; what is left of runtimes that ended without a DEL goes when it is in the way.
+
+use std::collections::BTreeMap;
+
+use netd_api::network::{self, ConnectSandbox, Network, NetworkParams};
+use netd_api::sandbox::{self, CreateSandbox, EndpointSettings, PublishPort, Sandbox, SandboxParams};
+use netd_api::value::{Alias, LinkName, PortSpec, Reference, SandboxName};
+use netd_api::{Code as Said, Nothing};
+use serde_json::Value;
+
+use super::{is_published, lives_in, refuse_own_netns};
+use crate::daemon::{Daemon, reference};
+use crate::error::{Code, Failure, Result};
+use crate::result::{Attached, WayOut};
+use crate::spec::{Config, Environment, Wishes, sandbox_name};
+
+pub(super) fn add(daemon: &Daemon, config: &Config, environment: &Environment) -> Result<Value> {
+    let before = config.prev_result()?;
+    let wishes = Wishes::read(config, environment)?;
+    let interface: LinkName = environment.interface.parse().map_err(|error: netd_api::value::Invalid| {
+        Failure::new(Code::InvalidEnvironment, "invalid CNI_IFNAME", error.to_string())
+    })?;
+    refuse_own_netns(environment)?;
+    let name = sandbox_name(&environment.container)?;
+    let network = ensure_network(daemon, config)?;
+    let add = Add { daemon, config, environment, wishes, interface, name, network };
+    let (settings, way_out) = add.attach()?;
+    let attached = Attached {
+        settings: &settings,
+        netns: &environment.netns,
+        mtu: add.network.mtu,
+        way_out,
+        dns: &add.wishes.dns,
+    };
+    Ok(attached.result(config.version, before))
+}
+
+/// Two may find it missing: the one that comes second takes what the first has made.
+fn ensure_network(daemon: &Daemon, config: &Config) -> Result<Network> {
+    if let Some(network) = daemon.network(&config.network)? {
+        return Ok(network);
+    }
+    match daemon.call::<network::Create>(&Nothing {}, &config.create_network()?) {
+        Ok(network) => Ok(network),
+        Err(error) => {
+            let refused = Failure::of_daemon(format!("cannot make the network {}", config.network), &error);
+            match error.api().map(|api| api.code) {
+                Some(Said::Conflict) => daemon.network(&config.network)?.ok_or(refused),
+                _ => Err(refused),
+            }
+        }
+    }
+}
+
+struct Add<'a> {
+    daemon: &'a Daemon,
+    config: &'a Config,
+    environment: &'a Environment,
+    wishes: Wishes,
+    interface: LinkName,
+    name: SandboxName,
+    network: Network,
+}
+
+impl Add<'_> {
+    fn attach(&self) -> Result<(EndpointSettings, WayOut)> {
+        let request = self.request()?;
+        let deed = || format!("cannot attach {} to the network {}", self.name, self.network.name);
+        let create = || self.daemon.call::<sandbox::Create>(&Nothing {}, &request);
+        let refused = match create() {
+            Ok(made) => return self.only_one(made),
+            Err(error) => error,
+        };
+        if !matches!(refused.api().map(|api| api.code), Some(Said::Conflict | Said::Exhausted)) {
+            return Err(Failure::of_daemon(deed(), &refused));
+        }
+        if let Some(present) = self.daemon.sandbox(&self.name)?
+            && lives_in(&present, &self.environment.netns)
+        {
+            return self.join(&present);
+        }
+        if self.daemon.reap()? == 0 {
+            return Err(Failure::of_daemon(deed(), &refused));
+        }
+        match create() {
+            Ok(made) => self.only_one(made),
+            Err(error) => Err(Failure::of_daemon(deed(), &error)),
+        }
+    }
+
+    fn request(&self) -> Result<CreateSandbox> {
+        let dns = &self.wishes.dns;
+        let mut request = CreateSandbox::named(self.name.clone());
+        request.networks = vec![sandbox::Attachment {
+            network: self.network()?,
+            aliases: self.aliases(),
+            ipv4_address: self.wishes.v4,
+            ipv6_address: self.wishes.v6,
+            mac_address: self.wishes.mac,
+            interface: Some(self.interface.clone()),
+        }];
+        request.hostname.clone_from(&self.wishes.hostname);
+        request.publish.clone_from(&self.wishes.ports);
+        request.dns.clone_from(&dns.servers);
+        request.dns_search.clone_from(&dns.search);
+        request.dns_options.clone_from(&dns.options);
+        request.labels = BTreeMap::from([(LABEL.to_owned(), self.environment.container.clone())]);
+        request.netns = Some(self.environment.netns.as_str().into());
+        request.owner = Some(self.config.owner());
+        Ok(request)
+    }
+
+    /// The default network knows no names, and refuses them.
+    fn aliases(&self) -> Vec<Alias> {
+        if self.network.name == DEFAULT { Vec::new() } else { self.wishes.names.clone() }
+    }
+
+    /// The id, so that the network that was looked at is the one that is joined.
+    fn network(&self) -> Result<Reference> {
+        reference(&self.network.id)
+    }
+
+    fn only_one(&self, made: Sandbox) -> Result<(EndpointSettings, WayOut)> {
+        let mut networks = made.network_settings.networks;
+        let settings = networks.remove(&self.network.name).ok_or_else(|| {
+            let message = format!("the network {} went away", self.network.name);
+            Failure::new(Code::TryAgain, message, "the answer does not have it")
+        })?;
+        Ok((settings, WayOut { v4: true, v6: true }))
+    }
+
+    /// One more network for a container that has its sandbox. Its resolvers are what the first ADD said.
+    fn join(&self, present: &Sandbox) -> Result<(EndpointSettings, WayOut)> {
+        let networks = &present.network_settings.networks;
+        if let Some(settings) = networks.get(&self.network.name) {
+            let message = format!("the container is on the network {} already", self.network.name);
+            let details = format!("{} has it as {}", present.name, settings.interface);
+            return Err(Failure::new(Code::Refused, message, details));
+        }
+        // What was there first stays the way out.
+        let way_out = WayOut {
+            v4: networks.values().all(|other| other.gateway.is_empty()),
+            v6: networks.values().all(|other| other.ipv6_gateway.is_empty()),
+        };
+        let id = reference(&present.id)?;
+        let body = ConnectSandbox {
+            sandbox: id.clone(),
+            ipv4_address: self.wishes.v4,
+            ipv6_address: self.wishes.v6,
+            aliases: self.aliases(),
+            mac_address: self.wishes.mac,
+            interface: Some(self.interface.clone()),
+        };
+        let params = NetworkParams { name: self.network()? };
+        let settings = self.daemon.call::<network::Connect>(&params, &body).map_err(|error| {
+            let deed = format!("cannot connect {} to the network {}", present.name, self.network.name);
+            Failure::of_daemon(deed, &error)
+        })?;
+        self.publish(present, &id).inspect_err(|_| {
+            let body = network::DisconnectSandbox { sandbox: id.clone() };
+            if let Err(error) = self.daemon.call::<network::Disconnect>(&params, &body) {
+                eprintln!("netd-cni: cannot take {} off {} again: {error}", present.name, self.network.name);
+            }
+        })?;
+        Ok((settings, way_out))
+    }
+
+    /// Runtimes give every network the same ports: those that an earlier ADD has published stay as they are.
+    fn publish(&self, present: &Sandbox, id: &Reference) -> Result<()> {
+        let params = SandboxParams { name: id.clone() };
+        let mut done: Vec<PortSpec> = Vec::new();
+        for port in &self.wishes.ports {
+            if is_published(&present.network_settings.ports, port) {
+                continue;
+            }
+            if let Err(error) = self.daemon.call::<sandbox::Publish>(&params, &PublishPort { port: *port }) {
+                for port in done {
+                    if let Err(error) = self.daemon.call::<sandbox::Unpublish>(&params, &PublishPort { port })
+                    {
+                        eprintln!("netd-cni: cannot close {port} again: {error}");
+                    }
+                }
+                return Err(Failure::of_daemon(format!("cannot publish {port}"), &error));
+            }
+            done.push(*port);
+        }
+        Ok(())
+    }
+}
+
+/// The daemon's network for sandboxes that name none.
+const DEFAULT: &str = "bridge";
+/// For people who look at the sandbox.
+const LABEL: &str = "cni.container-id";
