@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use netd_api::ApiError;
-use netd_dns::table::{Change as Dns, View};
+use netd_dns::table::{Change as Dns, View, ViewId};
 use netd_proxy::table::{Change as Proxy, Listener, ListenerId, Protocol as Carried};
 use netd_sys::netns::Netns;
 use netd_sys::nft::Nft;
@@ -66,11 +66,12 @@ impl Reconcile {
         if self.session.is_some() {
             self.open_missing(model, &steps);
         }
+        let dropped = dropped_views(&steps);
         let sockets = self.held.follow(&steps);
         if let Some(session) = &self.session {
             send(session, Batch { revision, full: false, changes: steps, sockets });
         }
-        self.close_resolvers(changes);
+        self.close_resolvers(&dropped, changes);
         if changes.iter().any(|change| matches!(change, model::Change::Network { .. })) {
             self.write_firewall(model);
         }
@@ -84,11 +85,11 @@ impl Reconcile {
 
     /// A namespace that lives on without its view (it was given, or has left its last network with names) is left as
     /// it was found. One of ours that ends takes its rewrites along.
-    fn close_resolvers(&self, changes: &[model::Change]) {
+    fn close_resolvers(&self, dropped: &[ViewId], changes: &[model::Change]) {
         for change in changes {
             let model::Change::Sandbox { before: Some(before), after } = change else { continue };
             let ends = after.is_none() && before.netns_is_ours;
-            if ends || before.mode != Mode::Bridge || self.held.has(&sockets::view_key(&before.id)) {
+            if ends || !dropped.contains(&before.id) {
                 continue;
             }
             let Ok(netns) = Netns::open(&before.netns) else { continue };
@@ -310,6 +311,14 @@ fn bind(listener: &Listener, workers: usize) -> Result<Vec<OwnedFd>, netd_sys::K
         Carried::Udp => Protocol::Udp,
     };
     steer::bind(protocol, listener.address.ip(), listener.address.port(), 1, workers)
+}
+
+fn dropped_views(steps: &[Change]) -> Vec<ViewId> {
+    let dropped = steps.iter().filter_map(|step| match step {
+        Change::Dns(Dns::DropView { view }) => Some(Arc::clone(view)),
+        _ => None,
+    });
+    dropped.collect()
 }
 
 fn send(session: &Session, batch: Batch) {

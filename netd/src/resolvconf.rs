@@ -43,7 +43,12 @@ pub(crate) fn render(sandbox: &Sandbox, model: &Model, host: &HostConf) -> Strin
         line("nameserver", &[&server.to_string()]);
     }
     // As on the command line of Docker, a search domain `.` stands for none.
-    line("search", &search.iter().map(String::as_str).filter(|&domain| domain != ".").collect::<Vec<_>>());
+    let mut domains: Vec<&str> = search.iter().map(String::as_str).filter(|&domain| domain != ".").collect();
+    if domains.is_empty() && sandbox.hostname.contains('.') {
+        // Without a list the C library searches the domain of the host's name: `web.shop` would ask for `db.shop`.
+        domains.push(".");
+    }
+    line("search", &domains);
     line("options", &options.iter().map(String::as_str).collect::<Vec<_>>());
     text
 }

@@ -53,6 +53,10 @@ fn open(path: &Path) -> std::io::Result<AsyncFd<Registered<Inotify>>> {
     for directory in [path.parent(), target.parent()].into_iter().flatten() {
         inotify.add_watch(directory, flags)?;
     }
+    // A file that is mounted there belongs to another directory, which tells nothing to ours.
+    if target.exists() {
+        inotify.add_watch(&target, flags)?;
+    }
     Registered::watch(inotify)
 }
 

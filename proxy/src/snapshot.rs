@@ -167,7 +167,7 @@ impl BackendHandle {
         let both = if client.is_ipv4() { [self.v4, self.v6] } else { [self.v6, self.v4] };
         both.map(|address| {
             let mut address = address?;
-            address.set_port(port.unwrap_or(address.port()));
+            address.set_port(port.unwrap_or_else(|| address.port()));
             Some(address)
         })
     }

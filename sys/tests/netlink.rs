@@ -55,6 +55,7 @@ fn a_pair_is_made_across_namespaces_and_carries_traffic_at_once() {
         ])
         .expect("host's side");
         Rtnl::open_in(&web).expect("open").transact(inside()).expect("sandbox's side");
+        rtnl.transact(vec![link::up("nv1")]).expect("near end");
 
         let seen = run("ip -n web -o link show eth0");
         assert!(seen.contains("2: eth0@"), "{seen}");
@@ -88,6 +89,7 @@ fn a_pair_with_an_mtu_too_small_for_ipv6_is_made_all_the_same() {
             .expect("open")
             .transact(vec![link::no_link_local(2), link::up(2)])
             .expect("far end");
+        rtnl.transact(vec![link::up("nv1")]).expect("near end");
         assert!(rtnl.link("nv1").expect("look up").expect("exists").running);
     });
 }

@@ -77,6 +77,8 @@ pub(super) fn attach(
         make_pair(kernel, network, endpoint, netns, bridge)?;
     }
     let index = configure(network, endpoint, netns, gateways)?;
+    // Last, so that the port has its carrier when it comes up and its bridge forwards from the first packet on.
+    kernel.rtnl.transact(vec![link::up(&*endpoint.host_link)])?;
     kernel.background.announce(netns, index, endpoint);
     Ok(())
 }

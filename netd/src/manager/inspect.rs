@@ -24,16 +24,15 @@ pub(crate) fn networks(model: &Model) -> Vec<api::Network> {
     shown
 }
 
-/// `host` and `none` have no record: they are what a sandbox has instead of a network.
-pub(crate) fn pseudo(name: &str) -> Option<api::Network> {
-    let driver = match name {
-        "host" => "host",
-        "none" => "null",
-        _ => return None,
-    };
+/// `host` and `none` have no record: they are what a sandbox has instead of a network. Found by name, id, or a part of
+/// the id as `ls` shows it.
+pub(crate) fn pseudo(wanted: &str) -> Option<api::Network> {
+    let id = |name: &str| hex(&Sha256::digest(name.as_bytes()));
+    let is = |name: &str| wanted == name || (wanted.len() >= 12 && id(name).starts_with(wanted));
+    let (name, driver) = [("host", "host"), ("none", "null")].into_iter().find(|(name, _)| is(name))?;
     Some(api::Network {
         name: name.into(),
-        id: hex(&Sha256::digest(name.as_bytes())),
+        id: id(name),
         created: Timestamp::from(std::time::UNIX_EPOCH),
         scope: "local".into(),
         driver: driver.into(),

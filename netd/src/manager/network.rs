@@ -198,7 +198,8 @@ fn changeable(world: &World, wanted: &str, sandbox: &Sandbox, deed: &str) -> Res
         (Mode::Container(_), _) => {
             refuse(format!("cannot {deed} {}: it shares another sandbox's network", sandbox.name))
         }
-        (Mode::Bridge | Mode::None, _) => find::network(world.model(), wanted),
+        (Mode::None, _) => refuse(format!("cannot {deed} {}: it was made to have no network", sandbox.name)),
+        (Mode::Bridge, _) => find::network(world.model(), wanted),
     }
 }
 

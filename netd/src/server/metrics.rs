@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use netd_api::system::Counts;
+use netd_api::{Verb as _, network, sandbox};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -29,10 +30,13 @@ type Counted = (Gauge, fn(&Counts) -> u64);
 
 pub(crate) struct Metrics {
     registry: Registry,
+    attach: Histogram,
+    detach: Histogram,
     requests: Family<Request, Counter>,
     seconds: Family<Request, Histogram>,
     counts: [Counted; 5],
     revision: Gauge,
+    served: Gauge,
     restarts: Counter,
     repairs: Counter,
 }
@@ -42,7 +46,19 @@ impl Metrics {
         let mut registry = Registry::with_prefix("netd");
         let requests = Family::default();
         let seconds = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
-        let (revision, restarts, repairs) = (Gauge::default(), Counter::default(), Counter::default());
+        let (attach, detach) = (Histogram::new(BUCKETS), Histogram::new(BUCKETS));
+        registry.register(
+            "attach_seconds",
+            "From request to answer: sandboxes made, networks joined",
+            attach.clone(),
+        );
+        registry.register(
+            "detach_seconds",
+            "From request to answer: sandboxes removed, networks left",
+            detach.clone(),
+        );
+        let (revision, served) = (Gauge::default(), Gauge::default());
+        let (restarts, repairs) = (Counter::default(), Counter::default());
         registry.register("api_requests", "Requests by verb and outcome", requests.clone());
         registry.register("api_request_seconds", "How long a verb took, by outcome", seconds.clone());
         registry.register("store_revision", "The store's counter of commits", revision.clone());
@@ -59,13 +75,18 @@ impl Metrics {
             (gauge(&mut registry, "published_ports", "Published ports"), |counts| counts.published_ports),
             (gauge(&mut registry, "names", "Names that resolve"), |counts| counts.names),
         ];
-        Self { registry, requests, seconds, counts, revision, restarts, repairs }
+        Self { registry, attach, detach, requests, seconds, counts, revision, served, restarts, repairs }
     }
 
     pub(crate) fn request(&self, verb: &'static str, done: bool, took: Duration) {
         let labels = Request { verb, outcome: if done { "done" } else { "failed" } };
         self.requests.get_or_create(&labels).inc();
         self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        match verb {
+            sandbox::Create::ID | network::Connect::ID if done => self.attach.observe(took.as_secs_f64()),
+            sandbox::Remove::ID | network::Disconnect::ID if done => self.detach.observe(took.as_secs_f64()),
+            _ => {}
+        }
     }
 
     pub(crate) fn repaired(&self) {
@@ -84,6 +105,9 @@ impl Metrics {
         }
         self.revision.set(signed(revision));
         self.restarts.inc_by(restarts.saturating_sub(self.restarts.get()));
+        if let Some(stats) = stats {
+            self.served.set(signed(stats.revision));
+        }
         let mut text = String::new();
         if let Err(error) = encode(&mut text, &self.registry) {
             tracing::error!(%error, "cannot write the metrics");

@@ -44,7 +44,7 @@ pub fn bridge(spec: &Bridge<'_>) -> Op<'static> {
     Op::new("create the bridge", spec.name, CREATE, RouteNetlinkMessage::NewLink(build.build()))
 }
 
-/// A veth pair to be made: this end here, up and in its bridge, without addresses; the far end in another namespace,
+/// A veth pair to be made: this end here and in its bridge, without addresses; the far end in another namespace,
 /// still down.
 #[derive(Clone, Debug)]
 pub struct Veth<'a> {
@@ -68,8 +68,10 @@ pub struct Peer<'a> {
     pub mac: Option<[u8; 6]>,
 }
 
-/// One request for both ends, the far one in its namespace from the start. Two more bring up the near one: made up, it
-/// would get a link-local address that nobody uses, and the host two routes for each.
+/// One request for both ends, the far one in its namespace from the start; one more keeps the kernel from giving the
+/// near one a link-local address that nobody uses, and the host two routes for each. Both ends are down: bring the near
+/// one up last. Up before the far one, it counts as a port without a carrier, and its bridge hears of the carrier only
+/// some time after; what is sent until then is lost.
 pub fn veth<'a>(spec: &Veth<'a>) -> Op<'a> {
     let mut far = LinkUnspec::new_with_name(spec.peer.name)
         .index(spec.peer.index.unwrap_or(0))
@@ -87,10 +89,8 @@ pub fn veth<'a>(spec: &Veth<'a>) -> Op<'a> {
     let far = with_gso(far, spec.gso).build();
     let near = with_gso(near, spec.gso).set_info_data(InfoData::Veth(InfoVeth::Peer(far))).build();
     let bare = without_link_local(Which::Name(spec.name));
-    let up = Which::Name(spec.name).build().up().build();
     Op::new("create the veth pair", spec.name, CREATE, RouteNetlinkMessage::NewLink(near))
         .then(0, RouteNetlinkMessage::SetLink(bare))
-        .then(0, RouteNetlinkMessage::SetLink(up))
         .forgiving(NO_IPV6)
 }
 
