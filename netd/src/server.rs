@@ -35,6 +35,9 @@ use route::Router;
 /// A reply waits this long for the data plane to serve what the request made.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
 
+/// Paths of the metrics port.
+const PUBLIC: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
+
 /// What handlers need.
 pub(crate) struct App {
     pub config: Arc<Config>,
@@ -73,12 +76,12 @@ impl Server {
         }
     }
 
-    /// What the metrics port serves: the metrics, and nothing else.
+    /// What the metrics port serves: nothing that changes anything, or tells of anybody in particular.
     pub(crate) async fn handle_metrics(&self, request: Request<Incoming>) -> Response<Body> {
-        if request.uri().path() == "/metrics" {
+        if PUBLIC.contains(&request.uri().path()) {
             return self.handle(request).await;
         }
-        encode::problem(ApiError::not_found("only /metrics is served here"))
+        encode::problem(ApiError::not_found(format!("only {} are served here", PUBLIC.join(", "))))
     }
 }
 
