@@ -45,9 +45,10 @@ impl Failure {
     pub(crate) fn of_daemon(deed: impl Into<String>, error: &ClientError) -> Self {
         use netd_api::Code as Said;
         let code = match error.api().map(|api| api.code) {
-            None | Some(Said::Unavailable) => Code::TryAgain,
+            // What was looked up a moment ago has gone in between.
+            None | Some(Said::Unavailable | Said::NotFound) => Code::TryAgain,
             Some(Said::Invalid | Said::Forbidden) => Code::InvalidConfig,
-            Some(Said::NotFound | Said::Conflict | Said::Exhausted | Said::Kernel) => Code::Refused,
+            Some(Said::Conflict | Said::Exhausted | Said::Kernel) => Code::Refused,
         };
         Self::new(code, deed, error.to_string())
     }

@@ -4,6 +4,7 @@
 mod args;
 mod config;
 mod env;
+mod identity;
 mod network;
 mod node;
 mod version;
@@ -13,6 +14,7 @@ mod wishes;
 mod tests;
 
 pub(crate) use config::{Config, OWNER, Valid};
-pub(crate) use env::{Command, Environment, Verb, hash, sandbox_name};
+pub(crate) use env::{Command, Environment, Verb};
+pub(crate) use identity::{hash, sandbox_name};
 pub(crate) use version::Version;
 pub(crate) use wishes::{Dns, Wishes};

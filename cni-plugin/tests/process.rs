@@ -1,5 +1,7 @@
 //! The program as a runtime sees it when no daemon runs: what it reads, what it prints, how it ends.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

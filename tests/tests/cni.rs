@@ -177,6 +177,11 @@ fn a_container_is_on_two_networks_by_two_adds() {
             "a taken name"
         );
 
+        host.sh("ip -n web link add eth9 type bridge")?;
+        let foreign = error(&web.call("ADD", "eth9", &config(&netd, "1.1.0", "third"))?)?;
+        ensure!(foreign["details"].to_string().contains("eth9 already"), "{foreign}");
+        host.sh("ip -n web link del eth9").context("it is left to whom it belongs")?;
+
         web.del("eth0", "", &front)?;
         eventually(Duration::from_secs(2), "eth0 goes alone", || {
             let links = web.links()?;

@@ -8,7 +8,7 @@ use netd_api::value::NetworkName;
 use serde_json::{Map, Value};
 
 use super::Version;
-use super::env::sandbox_name;
+use super::identity::sandbox_name;
 use super::node::Node;
 use crate::error::{Code, Failure, Result};
 

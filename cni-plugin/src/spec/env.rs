@@ -2,9 +2,6 @@
 
 use std::ffi::OsString;
 
-use netd_api::value::SandboxName;
-use sha2::{Digest as _, Sha256};
-
 use crate::error::{Code, Failure, Result};
 
 #[derive(Debug)]
@@ -74,36 +71,6 @@ impl Command {
         interface(&environment.interface)?;
         Ok(Self::Call(verb, environment))
     }
-}
-
-impl Environment {
-    /// The first twelve characters, as people know containers by.
-    pub(crate) fn short(&self) -> &str {
-        short(&self.container)
-    }
-}
-
-fn short(container: &str) -> &str {
-    container.get(..12).unwrap_or(container)
-}
-
-/// One sandbox a container, whatever networks it is on: its name needs no memory to be found again.
-pub(crate) fn sandbox_name(container: &str) -> Result<SandboxName> {
-    let digest = hash(&[container]);
-    let name = format!("cni-{}-{digest}", short(container));
-    name.parse().map_err(|error: netd_api::value::Invalid| {
-        Failure::new(Code::InvalidEnvironment, "invalid container id", error.to_string())
-    })
-}
-
-/// 16 hex digits of all parts together.
-pub(crate) fn hash(parts: &[&str]) -> String {
-    let mut digest = Sha256::new();
-    for part in parts {
-        digest.update(part.as_bytes());
-        digest.update([0]);
-    }
-    digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn container(id: &str) -> Result<()> {
