@@ -4,12 +4,15 @@
 #   scripts/setup.sh build|lint|demo|test|bench
 set -euo pipefail
 
-# Command, and the Debian package that has it.
+# Command or file, and the Debian package that has it.
 build="cargo: cc:gcc"
 lab="ip:iproute2 nft:nftables unshare:util-linux setpriv:util-linux ping:iputils-ping python3:python3-minimal
      curl:curl dig:bind9-dnsutils redis-server:redis-server redis-cli:redis-tools dnsmasq:dnsmasq-base"
 test="$lab nc:netcat-openbsd tcpdump:tcpdump ss:iproute2 ps:procps"
-bench="$test nginx:nginx-light iperf3:iperf3 wrk:wrk dnsperf:dnsperf haproxy:haproxy"
+bench="$test nginx:nginx-light iperf3:iperf3 wrk:wrk dnsperf:dnsperf haproxy:haproxy docker-proxy:docker.io iptables:iptables
+     /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream /usr/lib/podman/netavark:netavark
+     /usr/lib/podman/aardvark-dns:aardvark-dns /usr/lib/cni/bridge:containernetworking-plugins
+     /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf:fonts-dejavu-core"
 lint="$build"
 
 case "${1:-}" in
@@ -23,7 +26,7 @@ esac
 
 missing=() packages=()
 for pair in $needed; do
-    PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null && continue
+    if [[ ${pair%%:*} == /* && -e ${pair%%:*} ]] || PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null; then continue; fi
     missing+=("${pair%%:*}")
     packages+=(${pair##*:})
 done
@@ -58,8 +61,9 @@ fi
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}"
 for package in "${packages[@]}"; do
     case $package in
-        redis-server | nginx-light | haproxy)
+        redis-server | nginx-light | haproxy | docker.io)
             unit=${package%-light}
+            unit=${unit%.io}
             if command -v systemctl >/dev/null; then
                 "${as_root[@]}" systemctl disable --quiet "$unit" 2>/dev/null || echo "note: the service $unit may start at boot"
             fi

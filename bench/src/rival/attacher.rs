@@ -17,6 +17,17 @@ pub(crate) trait Attacher: Sync {
     fn attach(&self, number: usize, netns: &Path) -> Result<Duration>;
 
     fn detach(&self, number: usize, netns: &Path) -> Result<Duration>;
+
+    /// Takes away what failed attaches and detaches have left behind, so that the next round starts clean.
+    fn tidy(&self) {}
+}
+
+/// For those that work with iptables and a bridge: all rules of the node go, and the bridge with its ports.
+pub(crate) fn wipe(place: &Place, bridge: &str) {
+    for line in ["nft flush ruleset".to_owned(), format!("ip link delete {bridge}")] {
+        // There may be nothing to take away.
+        let _ = place.look(&line);
+    }
 }
 
 /// Runs a program in `place` and waits; its output, and the time from its start to its end.

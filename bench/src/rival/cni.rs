@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 use netd_tests::Place;
 use serde_json::{Value, json};
 
+use crate::figures::NETD;
 use crate::measure::Name;
-use crate::rival::attacher::{Attacher, timed};
+use crate::rival::attacher::{Attacher, timed, wipe};
 use crate::rival::program;
 
 pub(crate) struct Chain {
@@ -25,7 +26,7 @@ pub(crate) struct Chain {
 impl Chain {
     pub(crate) fn reference(place: &Place) -> Result<Self> {
         let ipam = json!({
-            "type": "host-local", "dataDir": "/run/lab/cni", "routes": [{"dst": "0.0.0.0/0"}],
+            "type": "host-local", "dataDir": LEASES, "routes": [{"dst": "0.0.0.0/0"}],
             "ranges": [[{"subnet": "10.90.0.0/16"}]],
         });
         let configs = [
@@ -54,7 +55,7 @@ impl Chain {
             bail!("not measured: {} is not built", beside.display());
         }
         let plugins = vec![(beside, json!({"type": "netd-cni", "socket": socket}))];
-        Ok(Self { name: "netd", place: place.clone(), plugins, version: "1.0.0", network: "lan" })
+        Ok(Self { name: NETD, place: place.clone(), plugins, version: "1.0.0", network: "lan" })
     }
 
     fn run(&self, verb: &str, number: usize, netns: &Path) -> Result<Duration> {
@@ -101,6 +102,14 @@ impl Attacher for Chain {
     fn detach(&self, number: usize, netns: &Path) -> Result<Duration> {
         self.run("DEL", number, netns)
     }
+
+    fn tidy(&self) {
+        // The daemon of `netd-cni` needs no help.
+        if self.name != NETD {
+            wipe(&self.place, "cni0");
+            let _ = std::fs::remove_dir_all(LEASES);
+        }
+    }
 }
 
 /// Only where plugins are: iproute2 has a `bridge`, too.
@@ -112,4 +121,5 @@ fn plugin(name: &str, package: &str) -> Result<PathBuf> {
     }
 }
 
+const LEASES: &str = "/run/lab/cni";
 const FIRST_PORT: usize = 30_000;

@@ -9,7 +9,7 @@ use netd_tests::Place;
 use serde_json::json;
 
 use crate::measure::Name;
-use crate::rival::attacher::{Attacher, timed};
+use crate::rival::attacher::{Attacher, timed, wipe};
 use crate::rival::program;
 
 pub(crate) struct Netavark {
@@ -58,6 +58,10 @@ impl Attacher for Netavark {
 
     fn detach(&self, number: usize, netns: &Path) -> Result<Duration> {
         self.run("teardown", number, netns)
+    }
+
+    fn tidy(&self) {
+        wipe(&self.place, "podman1");
     }
 }
 

@@ -58,7 +58,6 @@ fn beside_rivals(lab: &Lab, plan: &Plan, results: &mut Results) -> Result<()> {
     let avark = Node::new(lab, &client, "a-netavark", 44)?;
     let daemon = netd::daemon(&ours, "")?;
     daemon.netd("network create lan")?;
-    let spaces = Spaces::make(PARALLEL)?;
 
     let mut entries = Vec::new();
     if plan.wants(NETD) {
@@ -95,6 +94,7 @@ fn beside_rivals(lab: &Lab, plan: &Plan, results: &mut Results) -> Result<()> {
     for round in 0..=plan.rounds {
         for turn in 0..entries.len() {
             let entry = &entries[(turn + round) % entries.len()];
+            let spaces = Spaces::make(entry.parallel.max(EACH))?;
             if let Err(error) = one_by_one(entry, &spaces, plan, round, results) {
                 results.trouble(entry.attacher.name(), format!("one by one: {error:#}"));
             }
@@ -148,6 +148,9 @@ fn at_once(entry: &Entry, spaces: &Spaces, plan: &Plan, round: usize, results: &
     let all = &spaces.0[..entry.parallel];
     let (attached, failed) = storm(all, |number, netns| entry.attacher.attach(number, netns))?;
     let (detached, stuck) = storm(all, |number, netns| entry.attacher.detach(number, netns))?;
+    if !failed.is_empty() || !stuck.is_empty() {
+        entry.attacher.tidy();
+    }
     if round == 0 {
         return Ok(());
     }
