@@ -75,7 +75,7 @@ fn check(daemon: &Daemon, config: &Config, environment: &Environment) -> Result<
             "the configuration has none",
         ));
     };
-    refuse_own_netns(environment)?;
+    look_at_netns(environment)?;
     let wishes = Wishes::read(config, environment)?;
     let network = &*config.network;
     let wrong = |message: String| Failure::new(Code::Wrong, message, format!("on the network {network}"));
@@ -156,8 +156,8 @@ fn status(daemon: &Daemon, config: &Config) -> Result<()> {
     })
 }
 
-/// Before anything is changed: a host-network pod by mistake.
-fn refuse_own_netns(environment: &Environment) -> Result<()> {
+/// Before anything is changed: the namespace is there, and not the host's by mistake.
+fn look_at_netns(environment: &Environment) -> Result<()> {
     let netns = &environment.netns;
     let given = fs::metadata(netns).map_err(|error| {
         let message = format!("cannot look at the namespace {netns}");

@@ -1,6 +1,7 @@
 //! The CNI plugin as a runtime drives it: environment and stdin in, result or error object out, on namespaces that the
 //! runtime made. What it reads and prints without a daemon is tested beside the plugin.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -257,5 +258,38 @@ fn gc_frees_what_is_not_listed_on_its_own_network() {
         ensure!(netd.netd("sandbox ls")?.stdout.contains("mine"), "what no runtime made is nobody's garbage");
         netd.place.sh("ip netns del one")?;
         netd.place.sh("ip netns del two").map(drop)
+    });
+}
+
+#[test]
+fn many_containers_come_at_once_on_a_network_that_nobody_has_made() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        let ids = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9", "c10", "c11"];
+        let containers = ids.map(|id| Container::new(&netd, id)).into_iter().collect::<Result<Vec<_>>>()?;
+        let app = with(&config(&netd, "1.0.0", "app"), "ipv6", true);
+        let at_once = |deed: &(dyn Fn(&Container<'_>) -> Result<Value> + Sync)| {
+            std::thread::scope(|scope| {
+                let all: Vec<_> = containers.iter().map(|one| scope.spawn(move || deed(one))).collect();
+                all.into_iter()
+                    .map(|one| one.join().expect("a deed does not panic"))
+                    .collect::<Result<Vec<_>>>()
+            })
+        };
+        let results = at_once(&|one| one.add("eth0", &app))?;
+        let addresses = results.iter().map(address).collect::<Result<BTreeSet<_>>>()?;
+        ensure!(addresses.len() == containers.len(), "each has its own: {addresses:?}");
+        ensure!(
+            results[0]["ips"][1]["gateway"] == results[1]["ips"][1]["gateway"],
+            "both families: {results:?}"
+        );
+        at_once(&|one| one.del("eth0", &one.netns, &app).map(|()| Value::Null))?;
+        ensure!(sandboxes(&netd)? == 0, "all are gone");
+
+        // The default network has no names, so there is no server to tell of.
+        let plain = containers[0].add("eth0", &with(&app, "network", "bridge"))?;
+        ensure!(plain.get("dns").is_none(), "{plain}");
+        containers[0].del("eth0", "", &with(&app, "network", "bridge"))?;
+        containers.iter().try_for_each(|one| netd.place.sh(&format!("ip netns del {}", one.id)).map(drop))
     });
 }

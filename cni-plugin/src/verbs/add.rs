@@ -11,7 +11,7 @@ use netd_api::value::{Alias, LinkName, PortSpec, Reference, SandboxName};
 use netd_api::{Code as Said, Nothing};
 use serde_json::Value;
 
-use super::{is_published, lives_in, refuse_own_netns};
+use super::{is_published, lives_in, look_at_netns};
 use crate::daemon::{Daemon, reference};
 use crate::error::{Code, Failure, Result};
 use crate::result::{Attached, WayOut};
@@ -23,7 +23,7 @@ pub(super) fn add(daemon: &Daemon, config: &Config, environment: &Environment) -
     let interface: LinkName = environment.interface.parse().map_err(|error: netd_api::value::Invalid| {
         Failure::new(Code::InvalidEnvironment, "invalid CNI_IFNAME", error.to_string())
     })?;
-    refuse_own_netns(environment)?;
+    look_at_netns(environment)?;
     let name = sandbox_name(&environment.container)?;
     let network = ensure_network(daemon, config)?;
     let add = Add { daemon, config, environment, wishes, interface, name, network };
