@@ -78,12 +78,13 @@ impl Panel {
             true => goal.ratio_to(figure.base),
             false => goal.value(),
         });
-        let better = if figure.goals.iter().any(|goal| goal.wants_less()) { ", less is better" } else { "" };
-        Some(Self {
-            title: format!("{} {} ({unit}{better})", figure.row, figure.what).trim().into(),
-            bars,
-            goal,
-        })
+        let less = figure.goals.iter().any(|goal| goal.wants_less());
+        let notes: Vec<_> = [unit.as_str(), if less { "less is better" } else { "" }]
+            .into_iter()
+            .filter(|note| !note.is_empty())
+            .collect();
+        let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
+        Some(Self { title: format!("{} {}{notes}", figure.row, figure.what).trim().into(), bars, goal })
     }
 
     fn draw(&self, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), Drawing> {
