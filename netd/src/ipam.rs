@@ -5,6 +5,7 @@
 //! the same table from them after a restart.
 
 mod error;
+mod host;
 mod leases;
 mod plan;
 mod pools;
@@ -12,6 +13,7 @@ mod runs;
 mod span;
 
 pub(crate) use error::IpamError;
+pub(crate) use host::HostUse;
 pub(crate) use leases::{Holder, Leases};
 pub(crate) use plan::{SubnetRequest, plan};
 pub(crate) use pools::{Pool, Pools};

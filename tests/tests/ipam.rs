@@ -18,8 +18,21 @@ fn a_chosen_subnet_keeps_clear_of_every_route_of_the_host() {
         netd.netd("network create second")?;
         let chosen = subnet(&netd, "second", 0)?;
         ensure!(chosen != taken, "{chosen} is routed elsewhere");
-        // What the user names is the user's word, as in Docker; only another network of ours is in its way.
+        // What the user names is refused on the same routes, by which route and what to do, and on our own networks.
+        for subnet in [&*taken, "192.0.2.128/25", "192.0.0.0/16"] {
+            let refused = netd.try_netd(&format!("network create third --subnet {subnet}"))?;
+            refused.refused(1, "route to")?.refused(1, "eth0")?.refused(1, "choose another")?;
+        }
         netd.try_netd(&format!("network create third --subnet {chosen}"))?.refused(1, "second")?;
+        // A VPN that takes the place of the default route by its halves is in nobody's way.
+        for half in ["0.0.0.0/1", "128.0.0.0/1"] {
+            host.sh(&format!("ip route add {half} via 192.0.2.254"))?;
+        }
+        netd.netd("network create third --subnet 10.49.0.0/24")?;
+        netd.netd("network create fourth")?;
+        for half in ["0.0.0.0/1", "128.0.0.0/1"] {
+            host.sh(&format!("ip route del {half} via 192.0.2.254"))?;
+        }
         host.sh(&format!("ip route del {taken}")).map(drop)
     });
 }

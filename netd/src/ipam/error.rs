@@ -15,6 +15,10 @@ pub(crate) enum IpamError {
     Invalid(#[from] Invalid),
     #[error("subnet {subnet} overlaps {other} of network {network}; choose another, or remove that network")]
     Overlap { subnet: IpNetwork, network: Arc<str>, other: IpNetwork },
+    #[error(
+        "subnet {subnet} overlaps the host's route to {route}{device}; choose another, or remove that route"
+    )]
+    Routed { subnet: IpNetwork, route: IpNetwork, device: String },
     #[error("address {address} on network {network} is held by {holder}")]
     AddressTaken { address: IpAddr, network: Arc<str>, holder: String },
     #[error(

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::error::{Invalid, IpamError};
+use super::host::HostUse;
 use super::pools::{Pools, Taken};
 use super::span::{Family, Span, canonical, number};
 use crate::model::{Network, Subnet};
@@ -27,14 +28,14 @@ impl SubnetRequest {
 }
 
 /// The subnets of a new network, IPv4 first. There is always an IPv4 one; IPv6 is there when a subnet of it is
-/// requested or `ipv6` says so. `networks` are those that exist, `host` is every route of the host but the default
-/// ones, and its resolvers: subnets out of the pools keep clear of both, subnets given by the user of the networks.
+/// requested or `ipv6` says so. `networks` are those that exist. Subnets out of the pools keep clear of them and of all
+/// that the host uses, subnets given by the user of them and of the host's routes.
 pub(crate) fn plan<'a>(
     requests: &[SubnetRequest],
     ipv6: bool,
     pools: &Pools,
     networks: impl IntoIterator<Item = &'a Network>,
-    host: &[IpNetwork],
+    host: &[HostUse],
 ) -> Result<Vec<Subnet>, IpamError> {
     let taken = Taken {
         networks: networks
@@ -67,20 +68,30 @@ fn settle(request: &SubnetRequest, pools: &Pools, taken: &Taken<'_>) -> Result<S
         large_enough(request.subnet)?;
         pools.pick(Family::of(request.subnet.ip()), Some(request.subnet.prefix()), taken)?
     } else {
-        clear_of_networks(request.subnet, taken)?
+        clear(request.subnet, taken)?
     };
     Ok(complete(subnet, request.gateway, request.range, &request.auxiliary)?)
 }
 
-fn clear_of_networks(subnet: IpNetwork, taken: &Taken<'_>) -> Result<IpNetwork, IpamError> {
+fn clear(subnet: IpNetwork, taken: &Taken<'_>) -> Result<IpNetwork, IpamError> {
     without_host_bits("subnet", subnet)?;
     ordinary(subnet)?;
     large_enough(subnet)?;
     let span = Span::from(subnet);
-    match taken.networks.iter().find(|(_, other)| Span::from(*other).overlaps(&span)) {
-        Some(&(network, other)) => Err(IpamError::Overlap { subnet, network: network.into(), other }),
-        None => Ok(subnet),
+    if let Some(&(network, other)) =
+        taken.networks.iter().find(|(_, other)| Span::from(*other).overlaps(&span))
+    {
+        return Err(IpamError::Overlap { subnet, network: network.into(), other });
     }
+    for used in taken.host {
+        if let HostUse::Route { to, device } = used
+            && Span::from(*to).overlaps(&span)
+        {
+            let device = device.as_ref().map(|device| format!(" through {device}")).unwrap_or_default();
+            return Err(IpamError::Routed { subnet, route: *to, device });
+        }
+    }
+    Ok(subnet)
 }
 
 fn complete(

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{Invalid, IpamError, some_of};
+use super::host::HostUse;
 use super::runs::Runs;
 use super::span::{Family, Span, block, canonical};
 
@@ -28,7 +29,7 @@ pub(crate) struct Pools(Vec<Pool>);
 /// What must be kept clear of: the subnets of other networks by name, and what the host itself routes or asks.
 pub(super) struct Taken<'a> {
     pub networks: Vec<(&'a str, IpNetwork)>,
-    pub host: &'a [IpNetwork],
+    pub host: &'a [HostUse],
 }
 
 const DEFAULT_SIZE: u8 = 22;
@@ -86,7 +87,7 @@ impl Pools {
             size: size.or_else(|| pools().next().map(|pool| pool.size)).unwrap_or_default(),
             pools: pools().map(|pool| pool.base.to_string()).collect::<Vec<_>>().join(", "),
             holders: taken.holders(family),
-            host: taken.host.iter().filter(|route| Family::of(route.ip()) == family).count(),
+            host: taken.host(family).count(),
         })
     }
 }
@@ -112,10 +113,13 @@ impl Taken<'_> {
         self.networks.iter().copied().filter(move |(_, subnet)| Family::of(subnet.ip()) == family)
     }
 
+    fn host(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
+        self.host.iter().map(HostUse::space).filter(move |space| Family::of(space.ip()) == family)
+    }
+
     fn runs(&self, family: Family) -> Runs {
         let mut runs = Runs::default();
-        let host = self.host.iter().copied().filter(|route| Family::of(route.ip()) == family);
-        for network in self.of(family).map(|(_, subnet)| subnet).chain(host) {
+        for network in self.of(family).map(|(_, subnet)| subnet).chain(self.host(family)) {
             let Span { first, last, .. } = network.into();
             runs.insert(first, last);
         }

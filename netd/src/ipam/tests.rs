@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::error::Invalid;
 use super::runs::Runs;
 use super::span::Span;
-use super::{Family, Holder, IpamError, Leases, Pool, Pools, SubnetRequest, plan};
+use super::{Family, Holder, HostUse, IpamError, Leases, Pool, Pools, SubnetRequest, plan};
 use crate::model::{Network, Subnet};
 use crate::testing;
 
@@ -29,6 +29,10 @@ fn pools() -> Pools {
 
 fn network(name: &str, subnets: Vec<Subnet>) -> Network {
     Network { subnets, ..testing::network(name, &[]) }
+}
+
+fn route(to: &str, device: &str) -> HostUse {
+    HostUse::route(net(to), Some(device.into())).unwrap()
 }
 
 fn request(subnet: &str) -> SubnetRequest {
@@ -100,7 +104,12 @@ fn the_default_pools_hold_more_than_four_thousand_networks() {
 #[test]
 fn a_pool_subnet_keeps_clear_of_routes_resolvers_and_networks_of_both_families() {
     let here = plan(&[], true, &pools(), [], &[]).unwrap();
-    let host = [net("172.17.0.0/16"), net("172.18.0.1/32"), net("172.18.4.0/30"), here[1].subnet];
+    let host = [
+        route("172.17.0.0/16", "tun0"),
+        HostUse::Resolver(ip("172.18.0.1")),
+        route("172.18.4.0/30", "eth0"),
+        route(&here[1].subnet.to_string(), "eth0"),
+    ];
     let other = network("other", vec![planned(request("172.18.8.0/21")).unwrap()]);
     let subnets = plan(&[], true, &pools(), [&other], &host).unwrap();
     assert_eq!(subnets[0].subnet, net("172.18.16.0/22"));
@@ -154,9 +163,30 @@ fn an_explicit_subnet_that_overlaps_names_the_network_that_holds_it() {
 }
 
 #[test]
-fn an_explicit_subnet_may_lie_on_a_route_of_the_host() {
-    let subnets = plan(&[request("192.168.7.0/24")], false, &pools(), [], &[net("192.168.0.0/16")]).unwrap();
-    assert_eq!(subnets[0].subnet, net("192.168.7.0/24"));
+fn an_explicit_subnet_on_a_route_of_the_host_is_refused_by_route_and_device() {
+    let host = [route("10.8.0.0/16", "tun0"), HostUse::route(net("fd08::/48"), None).unwrap()];
+    for subnet in ["10.8.0.0/16", "10.8.7.0/24", "10.0.0.0/8", "fd08::/64"] {
+        let error = plan(&[request(subnet)], false, &pools(), [], &host).unwrap_err();
+        assert!(matches!(error, IpamError::Routed { .. }), "{error}");
+    }
+    let refused = |subnet| plan(&[request(subnet)], false, &pools(), [], &host).unwrap_err().to_string();
+    assert_eq!(
+        refused("10.8.7.0/24"),
+        "subnet 10.8.7.0/24 overlaps the host's route to 10.8.0.0/16 through tun0; choose another, or remove that route"
+    );
+    assert!(refused("fd08::/64").contains("route to fd08::/48; choose"), "{}", refused("fd08::/64"));
+    assert!(plan(&[request("10.9.0.0/16")], false, &pools(), [], &host).is_ok());
+    let resolver = [HostUse::Resolver(ip("10.8.0.53"))];
+    assert!(plan(&[request("10.8.0.0/16")], false, &pools(), [], &resolver).is_ok(), "asking is not routing");
+}
+
+#[test]
+fn a_route_that_stands_for_everywhere_is_in_nobodys_way() {
+    for everywhere in ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "160.0.0.0/5", "::/0", "2000::/3", "fc00::/7"]
+    {
+        assert_eq!(HostUse::route(net(everywhere), Some("tun0".into())), None, "{everywhere}");
+    }
+    assert!(HostUse::route(net("10.0.0.0/8"), None).is_some());
 }
 
 #[test]
@@ -393,15 +423,22 @@ proptest! {
         taken in proptest::collection::vec((any::<u16>(), 12_u8..=32), 0..30),
         size in 16_u8..=29,
     ) {
-        let host: Vec<IpNetwork> = taken.iter().map(|&(low, prefix)| {
+        let spaces: Vec<IpNetwork> = taken.iter().map(|&(low, prefix)| {
             let address = Family::V4.address(0xac11_0000 + u128::from(low) * 16);
             super::span::canonical(IpNetwork::new(address, prefix).unwrap())
         }).collect();
+        let host: Vec<HostUse> = spaces.iter().filter_map(|&space| HostUse::route(space, None)).collect();
         let subnets = plan(&[request(&format!("0.0.0.0/{size}"))], false, &pools(), [], &host).unwrap();
         let span = Span::from(subnets[0].subnet);
         prop_assert_eq!(subnets[0].subnet.prefix(), size);
-        for route in host {
-            prop_assert!(!span.overlaps(&route.into()), "{} on {}", subnets[0].subnet, route);
+        for &space in &spaces {
+            prop_assert!(!span.overlaps(&space.into()), "{} on {}", subnets[0].subnet, space);
+        }
+        // A subnet that the user names is refused exactly when it touches a route.
+        for asked in ["172.17.0.0/16", "172.17.3.0/24", "172.18.0.0/15"] {
+            let clear = !spaces.iter().any(|&space| Span::from(space).overlaps(&net(asked).into()));
+            let planned = plan(&[request(asked)], false, &pools(), [], &host);
+            prop_assert_eq!(planned.is_ok(), clear, "{}: {:?}", asked, planned);
         }
     }
 }

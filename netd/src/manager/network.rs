@@ -33,7 +33,15 @@ fn build(world: &mut World, undo: &mut Undo, request: &CreateNetwork) -> Result<
         return Err(ApiError::conflict(detail).at("Name").remedy("choose another name").into());
     }
     let options = BridgeOptions::try_from(&request.options)?;
-    let host = wire::host_space(world)?;
+    let id = new_id();
+    let is_default = *request.name == *DEFAULT;
+    let bridge = match &options.bridge_name {
+        Some(name) => name.to_string(),
+        None if is_default => DEFAULT_DEVICE.to_owned(),
+        None => format!("nd-{}", &id[..10]),
+    };
+    let adopted_bridge = adopts(world, &bridge)?;
+    let host = wire::host_space(world, &bridge)?;
     let subnets = plan(
         &subnet_requests(&request.ipam.config)?,
         request.enable_ipv6,
@@ -42,19 +50,12 @@ fn build(world: &mut World, undo: &mut Undo, request: &CreateNetwork) -> Result<
         &host,
     )?;
     let has_v6 = subnets.iter().any(|subnet| subnet.subnet.is_ipv6());
-    let id = new_id();
-    let is_default = *request.name == *DEFAULT;
-    let bridge = match &options.bridge_name {
-        Some(name) => name.to_string(),
-        None if is_default => DEFAULT_DEVICE.to_owned(),
-        None => format!("nd-{}", &id[..10]),
-    };
     let network = Network {
         name: Arc::from(&*request.name),
         created: SystemTime::now(),
         driver: Driver::Bridge,
         internal: request.internal,
-        adopted_bridge: adopts(world, &bridge)?,
+        adopted_bridge,
         bridge: bridge.into(),
         options: NetworkOptions {
             mtu: mtu(world, &options, has_v6)?,

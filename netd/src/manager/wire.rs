@@ -1,9 +1,9 @@
 //! One sandbox's place on one network: names, leased addresses, gateways. Shared by create and connect.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use ipnetwork::IpNetwork;
 use netd_api::ApiError;
 use netd_api::value::{Alias, LinkName, Mac};
 use netd_sys::netns::{Netns, NetnsId};
@@ -14,7 +14,7 @@ use super::undo::{Step, Undo};
 use super::{World, hex, new_id, short};
 use crate::driver::{Gateways, mac_for};
 use crate::error::Result;
-use crate::ipam::{Family, Holder};
+use crate::ipam::{Family, Holder, HostUse};
 use crate::model::{Endpoint, Id, Model, Network, Sandbox};
 use crate::tables::gateway_endpoint;
 
@@ -178,14 +178,25 @@ pub(super) fn identity(id: NetnsId) -> (u64, u64) {
     (id.device, id.inode)
 }
 
-/// Every route of the host but the default ones, and its resolvers: what dynamic subnets keep clear of.
-pub(super) fn host_space(world: &mut World) -> Result<Vec<IpNetwork>> {
-    let routes = world.kernel.rtnl.routes()?;
-    let mut space: Vec<IpNetwork> = routes
-        .into_iter()
-        .map(|route| route.destination)
-        .filter(|destination| destination.prefix() > 0)
-        .collect();
-    space.extend(world.reconcile.host_servers().into_iter().map(IpNetwork::from));
+/// What of the address space the host itself uses, beyond a network that is to be on the device `own`: an adopted
+/// bridge may have the network's subnet already.
+pub(super) fn host_space(world: &mut World, own: &str) -> Result<Vec<HostUse>> {
+    let mut devices: HashMap<u32, Option<Arc<str>>> = HashMap::new();
+    let mut space = Vec::new();
+    for route in world.kernel.rtnl.routes()? {
+        let device = match route.link.map(|link| (link, devices.get(&link))) {
+            None => None,
+            Some((_, Some(known))) => known.clone(),
+            Some((link, None)) => {
+                let found = world.kernel.rtnl.link(link)?.map(|found| Arc::from(found.name));
+                devices.insert(link, found.clone());
+                found
+            }
+        };
+        if device.as_deref() != Some(own) {
+            space.extend(HostUse::route(route.destination, device));
+        }
+    }
+    space.extend(world.reconcile.host_servers().into_iter().map(HostUse::Resolver));
     Ok(space)
 }
