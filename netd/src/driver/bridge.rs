@@ -3,6 +3,7 @@
 //! Everything has a name that follows from an id, so each function here can be repeated after a crash.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use netd_sys::netlink::addr::{self, Addr};
@@ -17,6 +18,9 @@ use super::reaper::delete_doomed;
 use super::{GROUP, Gateways, Kernel};
 use crate::model::{Endpoint, Network};
 
+/// Together the longest that an attach waits for the kernel to put a link into service.
+const ASKED: u32 = 20;
+const BETWEEN: Duration = Duration::from_micros(100);
 const GONE: &[i32] = &[libc::ENODEV];
 const THERE: &[i32] = &[libc::EEXIST];
 
@@ -76,9 +80,12 @@ pub(super) fn attach(
         delete_doomed(&mut kernel.rtnl);
         make_pair(kernel, network, endpoint, netns, bridge)?;
     }
-    let index = configure(network, endpoint, netns, gateways)?;
+    let (mut inside, index) = configure(network, endpoint, netns, gateways)?;
     // Last, so that the port has its carrier when it comes up and its bridge forwards from the first packet on.
     kernel.rtnl.transact(vec![link::up(&*endpoint.host_link)])?;
+    in_service(&mut kernel.rtnl, &*endpoint.host_link)?;
+    in_service(&mut kernel.rtnl, bridge)?;
+    in_service(&mut inside, index)?;
     kernel.background.announce(netns, index, endpoint);
     Ok(())
 }
@@ -146,7 +153,7 @@ fn configure(
     endpoint: &Endpoint,
     netns: &Netns,
     gateways: Gateways,
-) -> Result<u32, KernelError> {
+) -> Result<(Rtnl, u32), KernelError> {
     let mut rtnl = Rtnl::open_in(netns)?;
     let interface = &*endpoint.interface;
     let index = index_of(&mut rtnl, interface)?;
@@ -163,7 +170,21 @@ fn configure(
         ops.extend(gateways.map(|gateway| route::replace(&Route::default_via(gateway, index))));
     }
     rtnl.transact(ops)?;
-    Ok(index)
+    Ok((rtnl, index))
+}
+
+/// Sees to it that the kernel sends what the link is given. A link that gets its carrier is put into service behind the
+/// scenes, in this order: port, bridge (by its first port), the far end; until then packets are dropped. From Linux 6.8
+/// on, asking is enough to have it done. A bridge with a spanning tree takes its own time, which nobody waits for.
+fn in_service<'a>(rtnl: &mut Rtnl, link: impl Into<link::Which<'a>>) -> Result<(), KernelError> {
+    let link = link.into();
+    for _ in 0..ASKED {
+        match rtnl.link(link)? {
+            Some(found) if !found.running => std::thread::park_timeout(BETWEEN),
+            _ => break,
+        }
+    }
+    Ok(())
 }
 
 /// The host forwards between bridges and the outside. IPv6 forwarding makes the kernel ignore router advertisements

@@ -263,7 +263,7 @@ pub struct Link {
     pub mtu: u32,
     pub mac: Option<[u8; 6]>,
     pub up: bool,
-    /// Up, and the other end too.
+    /// Up and in service: the other end is up too, and the kernel sends what the link is given.
     pub running: bool,
     pub alias: Option<String>,
     /// The other end of a veth pair, the parent of a VLAN.
@@ -301,7 +301,7 @@ pub(crate) fn decode(frame: &Frame<'_>) -> Option<Link> {
         mtu: 0,
         mac: None,
         up: header.flags.contains(LinkFlags::Up),
-        running: header.flags.contains(LinkFlags::LowerUp),
+        running: header.flags.contains(LinkFlags::Running),
         alias: None,
         peer: None,
         peer_netns: None,
