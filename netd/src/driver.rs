@@ -6,12 +6,14 @@ mod bridge;
 mod reaper;
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use netd_sys::KernelError;
 use netd_sys::netlink::Rtnl;
 use netd_sys::netlink::link::Link;
 use netd_sys::netns::Netns;
 
+use crate::error::Chain;
 use crate::model::{Driver, Endpoint, Network};
 pub(crate) use background::Background;
 pub(crate) use bridge::mac_for;
@@ -50,14 +52,14 @@ impl Kernel {
     /// Makes what the network needs in the host; what is there already is brought to what it should be.
     pub(crate) fn ensure_network(&mut self, network: &Network) -> Result<(), KernelError> {
         match network.driver {
-            Driver::Bridge => bridge::ensure(self, network),
+            Driver::Bridge => told("ensure a network", &network.bridge, || bridge::ensure(self, network)),
         }
     }
 
     /// Total and repeatable: gone is gone.
     pub(crate) fn remove_network(&mut self, network: &Network) -> Result<(), KernelError> {
         match network.driver {
-            Driver::Bridge => bridge::remove(self, network),
+            Driver::Bridge => told("remove a network", &network.bridge, || bridge::remove(self, network)),
         }
     }
 
@@ -70,13 +72,15 @@ impl Kernel {
         gateways: Gateways,
     ) -> Result<(), KernelError> {
         match network.driver {
-            Driver::Bridge => bridge::attach(self, network, endpoint, netns, gateways),
+            Driver::Bridge => told("attach", &endpoint.host_link, || {
+                bridge::attach(self, network, endpoint, netns, gateways)
+            }),
         }
     }
 
     /// Cuts the endpoint off at once and has it deleted in the background. Total and repeatable.
     pub(crate) fn detach(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
-        bridge::cut(self, &endpoint.host_link)
+        told("detach", &endpoint.host_link, || bridge::cut(self, &endpoint.host_link))
     }
 
     /// Gives the sandbox other default routes.
@@ -85,7 +89,8 @@ impl Kernel {
         netns: &Netns,
         routes: &[(&Endpoint, Gateways)],
     ) -> Result<(), KernelError> {
-        bridge::route(netns, routes)
+        let first = routes.first().map_or("none", |(endpoint, _)| &*endpoint.host_link);
+        told("route", first, || bridge::route(netns, routes))
     }
 
     /// Links that carry our mark.
@@ -97,6 +102,24 @@ impl Kernel {
 
     /// Removes a link of ours that no record knows.
     pub(crate) fn remove_stray(&mut self, link: &Link) -> Result<(), KernelError> {
-        bridge::cut(self, &link.name)
+        told("remove a stray link", &link.name, || bridge::cut(self, &link.name))
     }
+}
+
+/// Does it, and has the log say what became of which device, for who looks closely.
+fn told(
+    deed: &'static str,
+    device: &str,
+    operation: impl FnOnce() -> Result<(), KernelError>,
+) -> Result<(), KernelError> {
+    let began = Instant::now();
+    let result = operation();
+    let took = began.elapsed();
+    match &result {
+        Ok(()) => tracing::debug!(target: "netd::driver", deed, device, ?took, "kernel operation done"),
+        Err(error) => {
+            tracing::debug!(target: "netd::driver", deed, device, ?took, error = %Chain(error), "kernel operation failed");
+        }
+    }
+    result
 }

@@ -83,18 +83,29 @@ fn the_log_level_changes_without_a_restart() {
             ensure!(told(&netd)? == 0, "{}", netd.log());
             Ok(())
         })?;
-        netd.http("PUT", "/v1/log", r#"{"filter":"info"}"#)?;
-        eventually(Duration::from_secs(3), "and more again", || {
-            ensure!(told(&netd)? > 0, "{}", netd.log());
+        netd.http("PUT", "/v1/log", r#"{"filter":"debug"}"#)?;
+        netd.netd("network create app")?;
+        netd.create("web", "--network app")?;
+        netd.try_netd("sandbox create web --network app")?.refused(1, "web")?;
+        // What was asked for, how it ended, how long it took; and what the kernel was told.
+        eventually(Duration::from_secs(3), "and the most at debug", || {
+            let log = netd.log();
+            let says = |parts: &[&str]| {
+                log.lines().any(|line| line.contains("DEBUG") && parts.iter().all(|part| line.contains(part)))
+            };
+            ensure!(says(&["netd::server", "sandbox.create", "done", "took="]), "{log}");
+            ensure!(says(&["netd::server", "sandbox.create", "refused", "web"]), "{log}");
+            ensure!(says(&["netd::driver", "attach", "nv", "took="]), "{log}");
             Ok(())
         })?;
+        netd.netd("sandbox rm web")?;
         netd.http("PUT", "/v1/log", r#"{"filter":"netd=notalevel=x"}"#)?.problem(
             400,
             "invalid",
             "notalevel",
         )?;
         let set = netd.http("GET", "/v1/log", "")?;
-        ensure!(set.json()?["filter"] == "info", "{set:?}");
+        ensure!(set.json()?["filter"] == "debug", "{set:?}");
         Ok(())
     });
 }

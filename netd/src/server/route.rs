@@ -12,7 +12,7 @@ use netd_api::{Answer, ApiError, Verb};
 
 use super::listen::Body;
 use super::{App, decode, encode};
-use crate::error::Result;
+use crate::error::{Fault, Result};
 
 type Reply = Pin<Box<dyn Future<Output = Result<Response<Body>>>>>;
 type Handler = Box<dyn Fn(Arc<App>, Vec<(String, String)>, Request<Incoming>) -> Reply>;
@@ -33,7 +33,7 @@ impl Router {
         F: Future<Output = Result<V::Response>> + 'static,
     {
         self.add::<V>(Box::new(move |app, path, request| {
-            Box::pin(async move {
+            Box::pin(told(V::ID, async move {
                 let params = decode::params::<V>(&path, request.uri().query())?;
                 let body = decode::body::<V>(request).await?;
                 let began = Instant::now();
@@ -47,7 +47,7 @@ impl Router {
                         Err(ApiError::kernel(format!("{} has no JSON answer", V::ID)).into())
                     }
                 }
-            })
+            }))
         }));
     }
 
@@ -59,10 +59,10 @@ impl Router {
         F: Future<Output = Result<Response<Body>>> + 'static,
     {
         self.add::<V>(Box::new(move |app, path, request| {
-            Box::pin(async move {
+            Box::pin(told(V::ID, async move {
                 let params = decode::params::<V>(&path, request.uri().query())?;
                 handler(app, params).await
-            })
+            }))
         }));
     }
 
@@ -92,4 +92,19 @@ impl Router {
         let parameters = found.params.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         handler(Arc::clone(app), parameters, request).await
     }
+}
+
+/// Runs a request and has the log say how it ended, for who looks closely.
+async fn told(
+    verb: &'static str,
+    request: impl Future<Output = Result<Response<Body>>>,
+) -> Result<Response<Body>> {
+    let began = Instant::now();
+    let result = request.await;
+    let took = began.elapsed();
+    match &result {
+        Ok(_) => tracing::debug!(target: "netd::server", verb, ?took, "request done"),
+        Err(Fault(error)) => tracing::debug!(target: "netd::server", verb, ?took, %error, "request refused"),
+    }
+    result
 }
