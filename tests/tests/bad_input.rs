@@ -52,8 +52,14 @@ fn sandboxes_with_wrong_names_ports_or_networks_are_refused() {
     scenario(|lab| {
         let netd = lab.host("n1")?.daemon()?;
         let before = picture(&netd)?;
+        let long = format!(r#"{{"Name":"{}"}}"#, "n".repeat(65));
         for (body, status, code, says) in [
             (r#"{"Name":"a/../../b"}"#, 400, "invalid", "Name"),
+            (r#"{"Name":"a\u0000b"}"#, 400, "invalid", "Name"),
+            (long.as_str(), 400, "invalid", "Name"),
+            (r#"{"Name":"a","Networks":[{"Network":"bridge","Aliases":["a/b"]}]}"#, 400, "invalid", "a/b"),
+            (r#"{"Name":"a","Publish":["80:0"]}"#, 400, "invalid", "Publish[0]"),
+            (r#"{"Name":"a","Expose":["0"]}"#, 400, "invalid", "Expose[0]"),
             (r#"{"Name":"a b"}"#, 400, "invalid", "Name"),
             (r#"{"Name":"a","Publish":["0:80"]}"#, 400, "invalid", "Publish[0]"),
             (r#"{"Name":"a","Publish":["80:65536"]}"#, 400, "invalid", "65536"),
@@ -74,7 +80,7 @@ fn sandboxes_with_wrong_names_ports_or_networks_are_refused() {
             (r#"{"Name":"a","Dns":["not an address"]}"#, 400, "invalid", "Dns"),
             (r#"{"Name":"a","Colour":"red"}"#, 400, "invalid", "Colour"),
         ] {
-            netd.http("POST", "/v1/sandboxes", body)?.problem(status, code, says).with_context(|| body)?;
+            netd.http("POST", "/v1/sandboxes", body)?.problem(status, code, says).with_context(|| body.to_owned())?;
         }
         ensure!(picture(&netd)? == before, "nothing has changed");
         Ok(())

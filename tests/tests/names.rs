@@ -248,6 +248,67 @@ fn a_change_of_the_hosts_resolver_is_followed() {
 }
 
 #[test]
+fn names_outside_need_a_network_that_leads_out() {
+    scenario(|lab| {
+        let _upstream = upstream(lab)?;
+        let netd = lab.host("n1")?.daemon()?;
+        netd.netd("network create app")?;
+        netd.netd("network create inner --internal")?;
+        let client = netd.create("client", "--network app")?;
+        let resolver = Resolver::new(&client)?;
+        let outside = || resolver.ask("known.example.test", RecordType::A);
+        ensure!(addresses(&outside()?).len() == 1, "{:?}", outside()?);
+        netd.netd("network connect inner client")?;
+        ensure!(addresses(&outside()?).len() == 1, "{:?}", outside()?);
+        netd.netd("network disconnect app client")?;
+        ensure!(outside()?.metadata.response_code == ResponseCode::ServFail, "{:?}", outside()?);
+        ensure!(resolver.addresses("client.inner")?.len() == 1, "its own names stay");
+        netd.netd("network connect app client")?;
+        ensure!(addresses(&outside()?).len() == 1, "{:?}", outside()?);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_server_inside_an_internal_network_can_be_asked() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        netd.netd("network create inner --internal")?;
+        netd.create("server", "--network inner")?;
+        let address: IpAddr = netd.address("server", "inner")?;
+        let client = netd.create("client", &format!("--network inner --dns {address}"))?;
+        let own = netd.exec(
+            "server",
+            "dnsmasq --keep-in-foreground --conf-file=/dev/null --user=root --pid-file= --no-resolv --no-hosts --bind-interfaces --listen-address=0.0.0.0 --address=/own.test/203.0.113.7",
+        )?;
+        let resolver = Resolver::new(&client)?;
+        eventually(Duration::from_secs(5), "it answers through 127.0.0.11", || {
+            ensure!(own.runs(), "{}", own.output());
+            let answer = resolver.ask("own.test", RecordType::A)?;
+            ensure!(addresses(&answer) == ["203.0.113.7".parse::<IpAddr>()?], "{answer:?}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn its_own_server_as_upstream_is_no_loop() {
+    scenario(|lab| {
+        let _upstream = upstream(lab)?;
+        let netd = lab.host("n1")?.daemon()?;
+        netd.netd("network create app")?;
+        let alone = netd.create("alone", "--network app --dns 127.0.0.11")?;
+        let asked = Instant::now();
+        let failed = Resolver::new(&alone)?.ask("known.example.test", RecordType::A)?;
+        ensure!(failed.metadata.response_code == ResponseCode::ServFail, "{failed:?}");
+        ensure!(asked.elapsed() < Duration::from_secs(1), "after {:?}", asked.elapsed());
+        let both = netd.create("both", "--network app --dns 127.0.0.11 --dns 198.51.100.1")?;
+        ensure!(Resolver::new(&both)?.addresses("known.example.test")?.len() == 1, "the real one is asked");
+        Ok(())
+    });
+}
+
+#[test]
 fn dns_options_of_a_sandbox_take_the_place_of_the_hosts() {
     scenario(|lab| {
         let _upstream = upstream(lab)?;
