@@ -27,8 +27,8 @@ pub(crate) struct Network {
     pub internal: bool,
     /// The bridge device in the host's namespace.
     pub bridge: Arc<str>,
-    /// The bridge was there before us: it is left when the network goes.
-    pub adopted_bridge: bool,
+    /// The bridge was there before us, with these addresses: it and they are left when the network goes.
+    pub adopted_bridge: Option<Vec<IpAddr>>,
     pub options: NetworkOptions,
     pub labels: BTreeMap<String, String>,
     /// False on the default network `bridge` only: its sandboxes see names by `--link` alone.

@@ -47,7 +47,7 @@ pub(crate) fn network(name: &str, subnets: &[(&str, &str)]) -> Network {
             .collect(),
         internal: false,
         bridge: format!("nd-{name}").into(),
-        adopted_bridge: false,
+        adopted_bridge: None,
         options: NetworkOptions {
             mtu: 1500,
             icc: true,

@@ -129,7 +129,8 @@ fn the_hosts_file_of_one_does_not_tell_of_others() {
         let netd = lab.host("n1")?.daemon()?;
         netd.netd("network create app --ipv6")?;
         netd.create("one", "--network app")?;
-        let hosts = |name: &str| Ok::<_, anyhow::Error>(netd.netd(&format!("exec {name} -- cat /etc/hosts"))?.stdout);
+        let hosts =
+            |name: &str| Ok::<_, anyhow::Error>(netd.netd(&format!("exec {name} -- cat /etc/hosts"))?.stdout);
         let before = hosts("one")?;
         let (v4, v6): (IpAddr, IpAddr) = (netd.address("one", "app")?, {
             let network = netd.inspect("sandbox", "one")?["NetworkSettings"]["Networks"]["app"].clone();
@@ -173,9 +174,26 @@ fn many_networks_are_there_again_after_a_crash() {
 fn a_bridge_of_somebody_else_is_used_and_left_as_it_was() {
     scenario(|lab| {
         let host = lab.host("n1")?;
-        for line in ["link add br-lan type bridge", "addr add 10.47.0.1/24 dev br-lan", "link set br-lan up"] {
+        // With a port of its own, as such bridges have: without any, the kernel takes its carrier off.
+        for line in [
+            "link add br-lan address 02:00:00:00:00:47 type bridge",
+            "addr add 10.47.0.1/24 dev br-lan",
+            "link add lan0 type veth peer name lan1",
+            "link set lan0 master br-lan",
+            "link set lan0 up",
+            "link set lan1 up",
+            "link set br-lan up",
+        ] {
             host.sh(&format!("ip {line}"))?;
         }
+        eventually(Duration::from_secs(5), "the kernel has settled", || {
+            let addresses = host.look("ip -br addr")?;
+            let settled =
+                |name: &str| addresses.lines().any(|line| line.starts_with(name) && line.contains("fe80"));
+            ensure!(["br-lan", "lan0", "lan1"].into_iter().all(settled), "{addresses}");
+            ensure!(!host.look("ip -6 addr")?.contains("tentative"), "{addresses}");
+            Ok(())
+        })?;
         let netd = host.daemon()?;
         // Its own route is in nobody's way but that of other networks.
         netd.try_netd("network create other --subnet 10.47.0.0/24")?.refused(1, "br-lan")?;

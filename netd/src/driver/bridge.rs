@@ -35,7 +35,7 @@ pub(super) fn ensure(kernel: &mut Kernel, network: &Network) -> Result<(), Kerne
         let mtu = Some(network.options.mtu);
         ops.push(link::bridge(&Bridge { name, mac, mtu, group: GROUP }));
     }
-    if !v6 && !network.adopted_bridge {
+    if !v6 && network.adopted_bridge.is_none() {
         ops.push(link::no_link_local(name));
     }
     ops.push(link::up(name));
@@ -47,12 +47,13 @@ pub(super) fn ensure(kernel: &mut Kernel, network: &Network) -> Result<(), Kerne
 }
 
 /// Deletes the bridge and waits for it, so that its name is free; of a bridge that was there before us only the
-/// addresses go.
+/// addresses go that we have given it.
 pub(super) fn remove(kernel: &mut Kernel, network: &Network) -> Result<(), KernelError> {
     let Some(found) = kernel.rtnl.link(&*network.bridge)? else { return Ok(()) };
-    if network.adopted_bridge {
+    if let Some(before) = &network.adopted_bridge {
         let absent = &[libc::ENODEV, libc::EADDRNOTAVAIL];
         let ops = gateway_addresses(network, found.index)
+            .filter(|addr| !before.contains(&addr.address.ip()))
             .map(|addr| addr::delete(addr).forgiving(absent))
             .collect();
         return kernel.rtnl.transact(ops);

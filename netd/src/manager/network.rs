@@ -1,5 +1,6 @@
 //! Networks: create, remove, prune; sandboxes put on them and taken off while they run.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,6 +9,7 @@ use netd_api::network::{
     BridgeOptions, ConnectSandbox, CreateNetwork, CreateSubnet, DisconnectSandbox, PRUNE_FILTERS,
 };
 use netd_api::{ApiError, Filter, Filters};
+use netd_sys::netlink::link::Link;
 
 use super::undo::{Step, Undo};
 use super::wire::{self, Owner, Wish};
@@ -99,8 +101,8 @@ fn subnet_requests(config: &[CreateSubnet]) -> Result<Vec<SubnetRequest>> {
     Ok(requests)
 }
 
-/// Whether the device is there already, made by somebody else. One network a bridge.
-fn adopts(world: &mut World, bridge: &str) -> Result<bool> {
+/// The addresses of the device when it is there already, made by somebody else. One network a bridge.
+fn adopts(world: &mut World, bridge: &str) -> Result<Option<Vec<IpAddr>>> {
     if let Some(other) = world.model().networks.values().find(|network| *network.bridge == *bridge) {
         let detail = format!("the device {bridge} belongs to network {}", other.name);
         return Err(ApiError::conflict(detail)
@@ -109,13 +111,21 @@ fn adopts(world: &mut World, bridge: &str) -> Result<bool> {
             .into());
     }
     match world.kernel.rtnl.link(bridge)? {
-        None => Ok(false),
-        Some(link) if link.kind.as_deref() == Some("bridge") => Ok(link.group != crate::driver::GROUP),
+        None => Ok(None),
+        Some(link) if link.group == crate::driver::GROUP && is_bridge(&link) => Ok(None),
+        Some(link) if is_bridge(&link) => {
+            let addresses = world.kernel.rtnl.addresses()?.into_iter();
+            Ok(Some(addresses.filter(|addr| addr.link == link.index).map(|addr| addr.address.ip()).collect()))
+        }
         Some(_) => {
             let detail = format!("a device {bridge} exists and is no bridge");
             Err(ApiError::conflict(detail).at("Options.bridge-name").remedy("name another device").into())
         }
     }
+}
+
+fn is_bridge(link: &Link) -> bool {
+    link.kind.as_deref() == Some("bridge")
 }
 
 fn mtu(world: &World, options: &BridgeOptions, has_v6: bool) -> Result<u32> {

@@ -149,7 +149,7 @@ fn remove_unknown(world: &mut World) -> Result<()> {
 fn ports_in_place(world: &mut World) -> Result<BTreeSet<String>> {
     let links = world.kernel.ours()?;
     let bridge = |link: &Link| links.iter().any(|other| Some(other.index) == link.master);
-    let adopted = |network: &&Arc<Network>| network.adopted_bridge;
+    let adopted = |network: &&Arc<Network>| network.adopted_bridge.is_some();
     let foreign = world.model().networks.values().any(|network| adopted(&network));
     Ok(links
         .iter()
