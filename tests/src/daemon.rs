@@ -45,6 +45,11 @@ impl Daemon {
     /// Starts `netd run` and waits until it says that it is ready.
     pub fn start(&self) -> Result<()> {
         self.launch()?;
+        self.ready()
+    }
+
+    /// Waits until it says that it is ready.
+    pub fn ready(&self) -> Result<()> {
         eventually(READY, "netd is ready", || {
             ensure!(self.runs(), "it has ended: {}", self.log());
             let answer = http::request(&self.socket(), "GET", "/readyz", "")?;
@@ -55,8 +60,14 @@ impl Daemon {
 
     /// Starts `netd run` and does not wait.
     pub fn launch(&self) -> Result<()> {
-        self.place.transcript.note(&format!("{}$ {} &", self.place.name, self.command_line()));
-        let process = self.place.start_into(&self.command_line(), &self.log_file())?;
+        self.launch_as("netd")
+    }
+
+    /// The same as another program file.
+    pub fn launch_as(&self, program: &str) -> Result<()> {
+        let line = self.command_line().replacen("netd", program, 1);
+        self.place.transcript.note(&format!("{}$ {line} &", self.place.name));
+        let process = self.place.start_into(&line, &self.log_file())?;
         *self.lock() = Some(process);
         Ok(())
     }
@@ -199,6 +210,14 @@ impl Daemon {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
         self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// The program under test, as another build of it: one byte more at its end.
+pub fn other_build(path: &Path) -> Result<()> {
+    std::fs::copy(binary_dir()?.join("netd"), path)
+        .with_context(|| format!("copy netd to {}", path.display()))?;
+    let mut file = std::fs::File::options().append(true).open(path)?;
+    Ok(std::io::Write::write_all(&mut file, b"\n")?)
 }
 
 /// Where Cargo has put `netd` beside this program: tests are one folder further down.

@@ -17,7 +17,7 @@ pub mod snapshot;
 pub mod traffic;
 
 pub use command::{Finished, Process};
-pub use daemon::{Daemon, Setup};
+pub use daemon::{Daemon, Setup, other_build};
 pub use eventually::eventually;
 pub use host::Host;
 pub use lab::{Lab, scenario};

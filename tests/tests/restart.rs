@@ -45,6 +45,43 @@ fn killing_the_control_plane_under_load_harms_no_connection_and_no_query() {
 }
 
 #[test]
+fn an_upgrade_under_load_fails_no_connection_and_no_query() {
+    scenario(|lab| {
+        let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);
+        let (netd, client) = small_town(&host)?;
+        let tcp = SocketAddr::from((host.v4, 8080));
+        let newer = Path::new("/run/lab/netd-newer");
+        netd_tests::other_build(newer)?;
+        let queries = Loop::start(&client, "web")?;
+        let download = Download::start(&outsider, tcp, 64 << 20, Duration::from_secs(3))?;
+        let load = Load::start(&outsider, tcp, 4, 10_000, 50_000);
+        let old = netd.dataplane()?;
+        netd.kill()?;
+        netd.launch_as(&newer.display().to_string())?;
+        netd.ready()?;
+        eventually(Duration::from_secs(5), "a data plane of the new build serves", || {
+            let status = netd.netd("status --format json")?.json()?;
+            ensure!(
+                status["data_plane"]["pid"] != old && status["data_plane"]["state"] == "running",
+                "{status}"
+            );
+            Ok(())
+        })?;
+        traffic::exchange(&outsider, tcp, 1, 1000, 1000)?;
+        // The old one goes on with the connections it has, and with nothing else.
+        download.finish()?;
+        let (connections, answers) = (load.finish()?, queries.finish()?);
+        ensure!(connections > 50 && answers.answered > 100, "{connections} connections, {answers:?}");
+        eventually(Duration::from_secs(5), "the old data plane has left", || {
+            ensure!(!Path::new(&format!("/proc/{old}")).exists(), "{old} is still there");
+            Ok(())
+        })?;
+        netd.netd("publish web 8081:7000")?;
+        traffic::exchange(&outsider, (host.v4, 8081).into(), 1, 1000, 1000)
+    });
+}
+
+#[test]
 fn a_killed_data_plane_is_back_within_a_second_and_refuses_nobody_meanwhile() {
     scenario(|lab| {
         let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);

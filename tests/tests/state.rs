@@ -42,6 +42,7 @@ fn a_state_file_cut_anywhere_recovers_or_is_refused_with_a_remedy() {
                 let last = said.lines().last().unwrap_or_default();
                 let name = file.file_name().context("a file has a name")?.to_string_lossy();
                 ensure!(said.contains(&*name), "cut at {cut}: which file? {last}");
+                ensure!(last.contains("put it aside"), "cut at {cut}: no remedy in {last}");
             }
         }
         ensure!(recovered + refused > 20, "{recovered} recovered, {refused} refused");
