@@ -80,7 +80,9 @@ fn sandboxes_with_wrong_names_ports_or_networks_are_refused() {
             (r#"{"Name":"a","Dns":["not an address"]}"#, 400, "invalid", "Dns"),
             (r#"{"Name":"a","Colour":"red"}"#, 400, "invalid", "Colour"),
         ] {
-            netd.http("POST", "/v1/sandboxes", body)?.problem(status, code, says).with_context(|| body.to_owned())?;
+            netd.http("POST", "/v1/sandboxes", body)?
+                .problem(status, code, says)
+                .with_context(|| body.to_owned())?;
         }
         ensure!(picture(&netd)? == before, "nothing has changed");
         Ok(())
