@@ -1,5 +1,5 @@
 //! Questions on their way to upstream servers. Equal questions share one [`Job`]; a job asks the best server first, the
-//! next one when the first is late or fails, and ends with the first usable reply or, at its deadline, without one.
+//! next one when the first is late or fails, stands in line where a server has enough to do, and ends with the first usable reply or, at its deadline, without one.
 //! Pure: packets leave through a [`Transport`], time is an argument, what is over is collected in [`Forwards::finished`].
 
 mod attempt;
@@ -118,6 +118,8 @@ pub(crate) struct Forwards<C, S> {
     timers: BinaryHeap<Reverse<(Instant, JobId)>>,
     last_id: JobId,
     finished: Vec<Finished<C>>,
+    /// Servers that may have room for those in line.
+    eased: Vec<Rc<Upstream>>,
 }
 
 struct Job<C, S> {
@@ -129,8 +131,6 @@ struct Job<C, S> {
     target: Rc<Target>,
     /// The target's servers, the best first.
     order: Vec<usize>,
-    /// Whom to ask, one after the other, while nothing comes back.
-    turns: std::vec::IntoIter<usize>,
     attempts: Vec<Attempt<S>>,
     waiters: Vec<Waiter<C>>,
     deadline: Instant,
@@ -146,6 +146,7 @@ impl<C, S> Default for Forwards<C, S> {
             timers: BinaryHeap::new(),
             last_id: 0,
             finished: Vec::new(),
+            eased: Vec::new(),
         }
     }
 }
@@ -165,7 +166,6 @@ impl<C, S> Forwards<C, S> {
         }
         self.last_id += 1;
         let id = self.last_id;
-        let servers = order.target.best_first();
         let job = Job {
             key: order.key.into(),
             question: order.outline.question.into(),
@@ -173,8 +173,7 @@ impl<C, S> Forwards<C, S> {
             checking_disabled: order.outline.checking_disabled,
             dnssec_ok: order.outline.edns == Some(true),
             target: order.target.clone(),
-            turns: attempt::turns(&servers, order.target.lively()).into_iter(),
-            order: servers,
+            order: order.target.best_first(),
             attempts: Vec::new(),
             waiters: vec![waiter],
             deadline: now + DEADLINE,
@@ -184,6 +183,7 @@ impl<C, S> Forwards<C, S> {
         self.jobs.insert(id, job);
         self.advance(id, now, out);
         self.probe(id, now, out);
+        self.admit(now, out);
     }
 
     /// A datagram came in for `ticket`. False if it is none of this job's business: a forgery.
@@ -200,8 +200,9 @@ impl<C, S> Forwards<C, S> {
             return false;
         }
         let Some(attempt) = job.attempts.get_mut(ticket.attempt) else { return true };
-        attempt.slot = None;
         let upstream = &job.target.servers[attempt.server];
+        attempt.close(upstream, &mut self.eased);
+        upstream.pace.borrow_mut().answered(now);
         upstream.health.borrow_mut().answered(now.saturating_duration_since(attempt.sent), now);
         match read {
             Ok(reply) if attempt.had_edns && refuses_edns(&reply) => {
@@ -217,6 +218,7 @@ impl<C, S> Forwards<C, S> {
                 self.failed(ticket.job, now, out);
             }
         }
+        self.admit(now, out);
         true
     }
 
@@ -239,17 +241,19 @@ impl<C, S> Forwards<C, S> {
                 self.failed(ticket.job, now, out);
             }
         }
+        self.admit(now, out);
     }
 
     /// The kernel says that nobody listens where `ticket` went.
     pub(crate) fn refused<T: Transport<Slot = S>>(&mut self, ticket: Ticket, now: Instant, out: &mut T) {
         let Some(job) = self.jobs.get_mut(&ticket.job) else { return };
         let Some(attempt) = job.attempts.get_mut(ticket.attempt) else { return };
-        attempt.slot = None;
         let upstream = &job.target.servers[attempt.server];
+        attempt.close(upstream, &mut self.eased);
         upstream.health.borrow_mut().refused(now);
         upstream.count_failure();
         self.failed(ticket.job, now, out);
+        self.admit(now, out);
     }
 
     /// When [`Self::expire`] has something to do next.
@@ -268,13 +272,19 @@ impl<C, S> Forwards<C, S> {
                 job.count_silent();
                 self.finish(id, None, out);
                 self.remove(id, out);
-            } else if job.over {
-                self.timers.push(Reverse((job.deadline, id)));
             } else {
-                job.note_late(now);
-                self.advance(id, now, out);
+                let late = job.note_late(now, &mut self.eased);
+                if job.over {
+                    continue;
+                }
+                if !job.is_hopeful(now) {
+                    self.failed(id, now, out);
+                } else if late || job.stands_in_line() {
+                    self.advance(id, now, out);
+                }
             }
         }
+        self.admit(now, out);
     }
 
     /// What has ended since this was last called.
@@ -317,10 +327,14 @@ impl<C, S> Forwards<C, S> {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if !job.over {
             job.over = true;
+            job.leave_lines();
             let key = std::mem::take(&mut job.key);
             self.by_key.remove(&key);
             let waiters = std::mem::take(&mut job.waiters);
             self.finished.push(Finished { key, waiters, reply });
+            if job.is_waiting() {
+                self.timers.push(Reverse((job.deadline, id)));
+            }
         }
         if !self.jobs[&id].is_waiting() {
             self.remove(id, out);
@@ -329,7 +343,12 @@ impl<C, S> Forwards<C, S> {
 
     fn remove<T: Transport<Slot = S>>(&mut self, id: JobId, out: &mut T) {
         let Some(job) = self.jobs.remove(&id) else { return };
-        job.attempts.into_iter().filter_map(|attempt| attempt.slot).for_each(|slot| out.forget(slot));
+        for mut attempt in job.attempts {
+            let upstream = &job.target.servers[attempt.server];
+            if let Some(slot) = attempt.close(upstream, &mut self.eased) {
+                out.forget(slot);
+            }
+        }
     }
 }
 

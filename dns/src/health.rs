@@ -9,6 +9,12 @@ const PATIENCE: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// The longest wait before another server is asked as well.
+const MOST_PATIENCE: Duration = Duration::from_millis(400);
+
+const REFUSAL_TIME: Duration = Duration::from_secs(10);
+const REFUSED_AFTER: Duration = Duration::from_millis(100);
+
 /// A refusal of EDNS may have been an accident or a forgery: it is not held against a server for ever.
 const PLAIN_TIME: Duration = Duration::from_secs(600);
 
@@ -25,12 +31,16 @@ pub(crate) struct Health {
     pauses: u32,
     /// It refused EDNS; until then it is asked without.
     plain_until: Option<Instant>,
+    /// Until then its silence is taken for a refusal: hosts send few refusals a second.
+    refusing_until: Option<Instant>,
 }
 
 /// How good a choice a server is; the least is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
     paused: bool,
+    /// Many questions are under way, and it has not answered one yet: it may be dead.
+    dubious: bool,
     slowness: u128,
 }
 
@@ -41,6 +51,7 @@ impl Health {
         self.misses = 0;
         self.pause_until = None;
         self.pauses = 0;
+        self.refusing_until = None;
     }
 
     /// The time after which another server would have been asked has passed without an answer.
@@ -55,6 +66,7 @@ impl Health {
     /// The kernel says that nobody is there.
     pub(crate) fn refused(&mut self, now: Instant) {
         self.misses = self.misses.saturating_add(PATIENCE);
+        self.refusing_until = Some(now + REFUSAL_TIME);
         self.pause(now);
     }
 
@@ -66,9 +78,19 @@ impl Health {
         self.plain_until.is_none_or(|until| until <= now)
     }
 
-    pub(crate) fn rank(&self) -> Rank {
+    /// `full`: it has as many questions as it is given at a time.
+    pub(crate) fn rank(&self, full: bool) -> Rank {
         let slowness = self.smoothed.map_or(0, |smoothed| smoothed.as_millis() / NOTICEABLE_MILLIS);
-        Rank { paused: self.is_paused(), slowness }
+        Rank { paused: self.is_paused(), dubious: full && self.smoothed.is_none(), slowness }
+    }
+
+    /// Whether an answer that is late is most likely lost, not only slow.
+    pub(crate) fn is_prompt(&self) -> bool {
+        self.smoothed.is_some_and(|smoothed| smoothed * 3 < MOST_PATIENCE)
+    }
+
+    pub(crate) fn is_refusing(&self, now: Instant) -> bool {
+        self.refusing_until.is_some_and(|until| until > now)
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -85,9 +107,12 @@ impl Health {
     }
 
     /// How long to wait for this server before another is asked as well.
-    pub(crate) fn hedge_after(&self) -> Duration {
+    pub(crate) fn hedge_after(&self, now: Instant) -> Duration {
+        if self.is_refusing(now) {
+            return REFUSED_AFTER;
+        }
         let usual = self.smoothed.map_or(Duration::from_millis(200), |smoothed| smoothed * 3);
-        usual.clamp(Duration::from_millis(150), Duration::from_millis(400))
+        usual.clamp(Duration::from_millis(150), MOST_PATIENCE)
     }
 
     fn pause(&mut self, now: Instant) {
@@ -110,14 +135,14 @@ mod tests {
     #[test]
     fn a_silent_server_is_asked_last_until_it_answers() {
         let (mut health, now) = (Health::default(), Instant::now());
-        let fresh = health.rank();
+        let fresh = health.rank(false);
         for _ in 0..PATIENCE {
-            assert_eq!(health.rank(), fresh);
+            assert_eq!(health.rank(false), fresh);
             health.missed(now);
         }
-        assert!(health.rank() > fresh);
+        assert!(health.rank(false) > fresh);
         health.answered(Duration::from_millis(1), now);
-        assert_eq!(health.rank(), fresh);
+        assert_eq!(health.rank(false), fresh);
     }
 
     #[test]
@@ -142,9 +167,9 @@ mod tests {
         for _ in 0..100 {
             health.missed(now + SECOND / 2);
         }
-        assert!(!health.rank().paused);
+        assert!(!health.rank(false).paused);
         health.missed(now + SECOND);
-        assert!(health.rank().paused);
+        assert!(health.rank(false).paused);
     }
 
     #[test]
@@ -152,19 +177,19 @@ mod tests {
         let (mut near, mut far, now) = (Health::default(), Health::default(), Instant::now());
         near.answered(Duration::from_millis(2), now);
         far.answered(Duration::from_millis(100), now);
-        assert_eq!(near.rank(), far.rank());
+        assert_eq!(near.rank(false), far.rank(false));
         far.answered(Duration::from_secs(2), now);
-        assert!(near.rank() < far.rank());
+        assert!(near.rank(false) < far.rank(false));
     }
 
     #[test]
     fn the_wait_for_a_server_is_bounded_both_ways() {
         let (mut health, now) = (Health::default(), Instant::now());
         health.answered(Duration::from_micros(50), now);
-        assert_eq!(health.hedge_after(), Duration::from_millis(150));
+        assert_eq!(health.hedge_after(now), Duration::from_millis(150));
         for _ in 0..50 {
             health.answered(Duration::from_secs(2), now);
         }
-        assert_eq!(health.hedge_after(), Duration::from_millis(400));
+        assert_eq!(health.hedge_after(now), Duration::from_millis(400));
     }
 }

@@ -17,6 +17,7 @@ mod key;
 mod metrics;
 mod name;
 mod outlets;
+mod pace;
 mod parse;
 mod readable;
 mod reply;

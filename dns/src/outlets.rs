@@ -53,6 +53,8 @@ pub(crate) struct Outlets {
     batch: SendBatch,
     /// Sockets whose reader is to be started by the caller.
     unread: Vec<(OutletKey, Rc<Readable>)>,
+    /// Questions whose refusal was met on the way out; for the caller to take.
+    refused: Vec<Ticket>,
 }
 
 #[derive(Default)]
@@ -94,12 +96,17 @@ impl Outlets {
             message: Vec::with_capacity(512),
             batch: SendBatch::new(1),
             unread: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
     /// Sockets that have come up since the last call; each needs a reader.
     pub(crate) fn take_unread(&mut self) -> Vec<(OutletKey, Rc<Readable>)> {
         std::mem::take(&mut self.unread)
+    }
+
+    pub(crate) fn take_refused(&mut self) -> Vec<Ticket> {
+        std::mem::take(&mut self.refused)
     }
 
     pub(crate) fn has_unread(&self) -> bool {
@@ -188,14 +195,18 @@ impl Outlets {
         let connected = matches!(outlet.kind, OutletKind::Host { .. });
         let to = (!connected).then_some(upstream.address);
         upstream.counters.asked();
-        // The first try may only report what came back for an earlier question.
+        // The first try may only report, and only once, what came back for earlier questions.
         let mut sent = false;
         for _ in 0..2 {
             let mut outgoing = self.batch.begin();
-            sent = outgoing.push(to, None, None, &self.message, 0)
-                && outgoing.send(outlet.socket.as_fd()).messages == 1;
+            let pushed = outgoing.push(to, None, None, &self.message, 0);
+            let outcome = outgoing.send(outlet.socket.as_fd());
+            sent = pushed && outcome.messages == 1;
             if sent {
                 break;
+            }
+            if outcome.failures.iter().any(|failure| is_refusal(&failure.error)) {
+                self.refused.extend(outlet.pending.drain().map(|(_, pending)| pending.ticket));
             }
         }
         if !sent {
@@ -318,6 +329,11 @@ impl Outlet {
             }
         }
     }
+}
+
+/// What other hosts say about a datagram; everything else is about the one being sent.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable)
 }
 
 fn pick<T>(from: &[T]) -> Option<&T> {

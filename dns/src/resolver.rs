@@ -236,6 +236,15 @@ impl Resolver {
 
     /// Sends what has been answered, reads on sockets that are new, and wakes the timer if it sleeps too long.
     pub(crate) fn settle(self: &Rc<Self>, now: Instant) {
+        loop {
+            let refused = self.outlets.borrow_mut().take_refused();
+            if refused.is_empty() {
+                break;
+            }
+            for ticket in refused {
+                self.forwards.borrow_mut().refused(ticket, now, &mut self.transport());
+            }
+        }
         let finished = self.forwards.borrow_mut().finished();
         for finished in finished {
             self.deliver(&finished, now);

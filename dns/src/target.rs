@@ -6,8 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::health::Health;
+use crate::forward::JobId;
+use crate::health::{Health, Rank};
 use crate::metrics::UpstreamCounters;
+use crate::pace::Pace;
 
 /// More servers than this are not asked.
 pub(crate) const MOST_SERVERS: usize = 6;
@@ -35,6 +37,7 @@ pub(crate) struct Upstream {
     pub(crate) place: Place,
     pub(crate) address: SocketAddr,
     pub(crate) health: RefCell<Health>,
+    pub(crate) pace: RefCell<Pace<JobId>>,
     pub(crate) counters: Arc<UpstreamCounters>,
 }
 
@@ -57,7 +60,8 @@ impl Target {
                 before.and_then(|target| target.servers.iter().find(|other| other.address == address));
             kept.push(known.cloned().unwrap_or_else(|| {
                 let health = RefCell::default();
-                Rc::new(Upstream { place, address, health, counters: count(address) })
+                let pace = RefCell::default();
+                Rc::new(Upstream { place, address, health, pace, counters: count(address) })
             }));
         }
         Self { id, servers: kept, listed: servers.into() }
@@ -66,13 +70,13 @@ impl Target {
     /// The servers' places, the best first; equally good ones as they were listed.
     pub(crate) fn best_first(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.servers.len()).collect();
-        order.sort_by_key(|&server| self.servers[server].health.borrow().rank());
+        order.sort_by_key(|&server| self.servers[server].rank());
         order
     }
 
     /// How many of [`Self::best_first`] come before those that have been silent for a while.
     pub(crate) fn lively(&self) -> usize {
-        self.servers.iter().filter(|server| !server.health.borrow().is_paused()).count()
+        self.servers.iter().filter(|server| !server.is_paused()).count()
     }
 
     /// Whether it was made for exactly this list.
@@ -82,6 +86,14 @@ impl Target {
 }
 
 impl Upstream {
+    pub(crate) fn is_paused(&self) -> bool {
+        self.health.borrow().is_paused()
+    }
+
+    fn rank(&self) -> Rank {
+        self.health.borrow().rank(self.pace.borrow().is_full())
+    }
+
     pub(crate) fn count_failure(&self) {
         self.counters.failed();
     }

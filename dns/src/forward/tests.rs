@@ -1,3 +1,5 @@
+mod crowd;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
