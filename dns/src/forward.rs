@@ -9,6 +9,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::index::ViewKey;
 use crate::parse::{ClientEdns, Heading, Rcode};
 use crate::target::{Target, Upstream};
 use crate::upstream_reply::{Unfit, UpstreamReply};
@@ -109,6 +110,8 @@ pub(crate) struct Order<'a> {
     /// Equal keys share a job: target, flags and question in lower case.
     pub(crate) key: &'a [u8],
     pub(crate) target: &'a Rc<Target>,
+    /// Who asks; not part of what is shared.
+    pub(crate) view: ViewKey,
     pub(crate) outline: Outline<'a>,
 }
 
@@ -129,6 +132,8 @@ struct Job<C, S> {
     checking_disabled: bool,
     dnssec_ok: bool,
     target: Rc<Target>,
+    /// Who asked first.
+    view: ViewKey,
     /// The target's servers, the best first.
     order: Vec<usize>,
     attempts: Vec<Attempt<S>>,
@@ -173,6 +178,7 @@ impl<C, S> Forwards<C, S> {
             checking_disabled: order.outline.checking_disabled,
             dnssec_ok: order.outline.edns == Some(true),
             target: order.target.clone(),
+            view: order.view,
             order: order.target.best_first(),
             attempts: Vec::new(),
             waiters: vec![waiter],

@@ -3,8 +3,10 @@
 //! of questions under way; the others stand in line. The window is doubled for as long as that brings more answers in
 //! the same time, and halved when answers fail to come. Pure; time is an argument.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
+
+use crate::index::ViewKey;
 
 const LEAST: usize = 96;
 const MOST: usize = 1 << 14;
@@ -21,7 +23,9 @@ pub(crate) struct Pace<T> {
     /// How far the window may grow since answers last failed to come.
     most: usize,
     under_way: usize,
-    line: VecDeque<T>,
+    /// Those in line by the view they are from; one of each is admitted in turn, so nobody's crowd is before all others.
+    lines: HashMap<ViewKey, VecDeque<T>>,
+    turns: VecDeque<ViewKey>,
     /// Since when the answers of this round are counted, while there is always somebody in line.
     round: Option<(Instant, usize)>,
     /// Answers a second that the present window was worth.
@@ -35,7 +39,8 @@ impl<T> Default for Pace<T> {
             window: LEAST,
             most: MOST,
             under_way: 0,
-            line: VecDeque::new(),
+            lines: HashMap::new(),
+            turns: VecDeque::new(),
             round: None,
             best: 0.0,
             slowed: None,
@@ -57,21 +62,36 @@ impl<T> Pace<T> {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    pub(crate) fn line_up(&mut self, who: T) {
-        self.line.push_back(who);
+    pub(crate) fn line_up(&mut self, from: ViewKey, who: T) {
+        let line = self.lines.entry(from).or_default();
+        if line.is_empty() {
+            self.turns.push_back(from);
+        }
+        line.push_back(who);
     }
 
     pub(crate) fn has_line(&self) -> bool {
-        !self.line.is_empty()
+        !self.turns.is_empty()
     }
 
     /// Who may ask now.
     pub(crate) fn admit(&mut self) -> Option<T> {
-        if self.is_full() { None } else { self.line.pop_front() }
+        if self.is_full() {
+            return None;
+        }
+        let view = self.turns.pop_front()?;
+        let line = self.lines.get_mut(&view)?;
+        let who = line.pop_front();
+        if line.is_empty() {
+            self.lines.remove(&view);
+        } else {
+            self.turns.push_back(view);
+        }
+        who
     }
 
     pub(crate) fn answered(&mut self, now: Instant) {
-        if self.line.is_empty() {
+        if !self.has_line() {
             self.round = None;
             return;
         }
@@ -108,7 +128,7 @@ mod tests {
 
     /// Serves a long line of questions for `rounds` windows; each batch takes `time(window)`.
     fn serve(pace: &mut Pace<u32>, rounds: usize, now: &mut Instant, time: impl Fn(usize) -> Duration) {
-        (0..1 << 17).for_each(|who| pace.line_up(who));
+        (0..1 << 17).for_each(|who| pace.line_up(0, who));
         for _ in 0..rounds {
             while pace.admit().is_some() {
                 pace.enter();
@@ -119,7 +139,6 @@ mod tests {
                 pace.answered(*now);
             }
         }
-        pace.line.clear();
     }
 
     #[test]
@@ -134,6 +153,16 @@ mod tests {
         let (mut pace, mut now) = (Pace::default(), Instant::now());
         serve(&mut pace, 100, &mut now, |count| Duration::from_micros(30) * count as u32);
         assert!(pace.window <= 2 * LEAST, "{}", pace.window);
+    }
+
+    #[test]
+    fn one_does_not_stand_behind_the_crowd_of_another() {
+        let mut pace = Pace::default();
+        (0..1000).for_each(|who| pace.line_up(1, who));
+        pace.line_up(2, 5000);
+        assert!((0..2).any(|_| pace.admit() == Some(5000)));
+        assert_eq!((0..2000).filter_map(|_| pace.admit()).last(), Some(999));
+        assert!(!pace.has_line() && pace.lines.is_empty());
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Resolver {
         };
         self.waiting.update(|waiting| waiting + 1);
         from.view.waiting.update(|waiting| waiting + 1);
-        let order = Order { key: key.as_bytes(), target: &target, outline };
+        let order = Order { key: key.as_bytes(), target: &target, view: from.view.key, outline };
         self.forwards.borrow_mut().ask(&order, waiter, now, &mut self.transport());
         self.settle(now);
         Some(Kind::Forwarded)

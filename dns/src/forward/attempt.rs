@@ -92,7 +92,7 @@ impl<C, S> Forwards<C, S> {
         let at = job.begin(server, now);
         let pace = &job.target.servers[server].pace;
         if pace.borrow().is_full() {
-            pace.borrow_mut().line_up(id);
+            pace.borrow_mut().line_up(job.view, id);
             job.attempts[at].in_line = true;
         } else if !job.send(id, at, now, out) {
             return false;

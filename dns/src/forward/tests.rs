@@ -94,7 +94,7 @@ impl Bench {
             checking_disabled: false,
             edns: Some(false),
         };
-        let order = Order { key, target: &self.target, outline };
+        let order = Order { key, target: &self.target, view: 0, outline };
         let waiter = Waiter { client, asked, by_stream, since: self.now };
         self.forwards.ask(&order, waiter, self.now, &mut self.wire);
     }

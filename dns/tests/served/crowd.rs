@@ -29,7 +29,8 @@ fn a_server_that_has_refused_is_not_waited_for() {
 fn question(number: u16) -> Vec<u8> {
     let mut query = Message::query();
     query.metadata.id = number;
-    query.add_query(Query::query(format!("n{number}.example.").parse().unwrap(), RecordType::A));
+    let name = format!("n{number}.example.").parse().expect("a name");
+    query.add_query(Query::query(name, RecordType::A));
     encode(&query)
 }
 
