@@ -233,6 +233,89 @@ fn udp_reaches_the_next_owner_of_a_port_at_once() {
     });
 }
 
+#[test]
+fn a_fresh_daemon_has_the_three_networks_everybody_knows() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        for (name, driver, subnets) in [("bridge", "bridge", 1), ("host", "host", 0), ("none", "null", 0)] {
+            let network = netd.inspect("network", name)?;
+            ensure!(network["Driver"] == driver && network["Scope"] == "local", "{network}");
+            ensure!(network["Internal"] == false, "{network}");
+            let configured = network["IPAM"]["Config"].as_array().map_or(0, Vec::len);
+            ensure!(configured == subnets, "{name} has {configured} subnets: {network}");
+        }
+        netd.netd("network create app --label tier=front --label team=a")?;
+        netd.netd("network create spare --label tier=back")?;
+        netd.create("web", "--network app")?;
+        let id = netd.inspect("network", "app")?["Id"].as_str().context("an id")?.to_owned();
+        for (filter, names) in [
+            ("driver=bridge", vec!["app", "bridge", "spare"]),
+            ("driver=host", vec!["host"]),
+            ("name=spa", vec!["spare"]),
+            (&format!("id={}", &id[..8]), vec!["app"]),
+            ("label=team", vec!["app"]),
+            ("label=tier=back", vec!["spare"]),
+            ("scope=global", vec![]),
+            ("type=custom", vec!["app", "spare"]),
+            ("type=builtin", vec!["bridge", "host", "none"]),
+            ("dangling=true", vec!["spare"]),
+        ] {
+            let found = netd.netd(&format!("network ls --format json --filter {filter}"))?.json()?;
+            let mut found: Vec<_> =
+                found.as_array().into_iter().flatten().filter_map(|one| one["Name"].as_str()).collect();
+            found.sort_unstable();
+            ensure!(found == names, "{filter}: {found:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_hosts_firewall_is_obeyed_where_it_is_meant_and_breaks_nothing_else() {
+    scenario(|lab| {
+        let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);
+        let netd = host.daemon()?;
+        netd.netd("network create app")?;
+        let web = netd.create("web", "--network app -p 8080:7000 -p 8081:7000")?;
+        traffic::serve(web.listen((Ipv4Addr::UNSPECIFIED, 7000))?);
+        for line in [
+            "nft add table inet hostfw",
+            "nft 'add chain inet hostfw forward { type filter hook forward priority 10; policy drop; }'",
+            "nft 'add chain inet hostfw input { type filter hook input priority 10; }'",
+            "nft add rule inet hostfw input iifname eth0 tcp dport 8081 reject with tcp reset",
+        ] {
+            host.sh(line)?;
+        }
+        traffic::exchange(&outsider, (host.v4, 8080).into(), 1, 1000, 1000)
+            .context("nothing is forwarded for it")?;
+        ensure!(outsider.connect((host.v4, 8081)).is_err(), "a port that the host refuses is refused");
+        host.sh("nft delete table inet hostfw")?;
+        traffic::exchange(&outsider, (host.v4, 8081).into(), 3, 1000, 1000)
+    });
+}
+
+#[test]
+fn links_on_user_networks_are_names_on_them() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        for network in ["one", "two"] {
+            netd.netd(&format!("network create {network}"))?;
+        }
+        netd.create("db", "--network one")?;
+        netd.netd("network connect two db")?;
+        netd.create("web", "--network one --network two --link db:store")?;
+        let seen = netd.netd("exec web -- getent hosts store")?.stdout;
+        ensure!(!seen.trim().is_empty(), "{seen}");
+        netd.netd("network disconnect one db")?;
+        let left: Ipv4Addr = netd.address("db", "two")?;
+        let seen = netd.netd("exec web -- getent hosts store")?.stdout;
+        ensure!(seen.contains(&left.to_string()), "through the network that is left: {seen}");
+        netd.netd("sandbox rm db")?;
+        ensure!(netd.try_netd("exec web -- getent hosts store")?.code != 0, "it leads to nothing dead");
+        Ok(())
+    });
+}
+
 fn host_port(netd: &Daemon, sandbox: &str, port: &str, binding: usize) -> Result<u16> {
     let ports = netd.inspect("sandbox", sandbox)?["NetworkSettings"]["Ports"][port].clone();
     let number = ports[binding]["HostPort"].as_str().with_context(|| format!("{port} in {ports}"))?;

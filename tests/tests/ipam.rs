@@ -122,6 +122,21 @@ fn small_subnets_are_used_whole() {
     });
 }
 
+#[test]
+fn a_size_alone_chooses_a_subnet_that_stays() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        netd.netd("network create app --subnet 0.0.0.0/24 --subnet ::/120")?;
+        let chosen = [subnet(&netd, "app", 0)?, subnet(&netd, "app", 1)?];
+        ensure!(chosen[0].ends_with("/24") && !chosen[0].starts_with("0."), "{chosen:?}");
+        ensure!(chosen[1].ends_with("/120") && chosen[1].starts_with("fd"), "{chosen:?}");
+        netd.kill()?;
+        netd.start()?;
+        ensure!([subnet(&netd, "app", 0)?, subnet(&netd, "app", 1)?] == chosen, "{chosen:?}");
+        netd.create("one", "--network app").map(drop)
+    });
+}
+
 /// The n-th subnet of a network.
 fn subnet(netd: &Daemon, network: &str, index: usize) -> Result<String> {
     let subnet = netd.inspect("network", network)?["IPAM"]["Config"][index]["Subnet"].clone();

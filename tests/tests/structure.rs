@@ -72,6 +72,25 @@ fn files_are_short_and_say_what_lives_in_them() -> Result<()> {
     Ok(())
 }
 
+/// A row whose test was renamed proves nothing.
+#[test]
+fn every_test_that_the_table_of_cases_names_exists() -> Result<()> {
+    let table = fs::read_to_string(root().join("tests/README.md"))?;
+    let mut wrong = BTreeSet::new();
+    for named in table.split('`').skip(1).step_by(2) {
+        let Some((subject, test)) = named.split_once("::") else { continue };
+        let scenario = root().join("tests/tests").join(subject).with_extension("rs");
+        let places = if scenario.exists() { vec![scenario] } else { rust_files(&root().join(subject))? };
+        let declared = format!("fn {test}(");
+        let exists = |place: &PathBuf| fs::read_to_string(place).is_ok_and(|text| text.contains(&declared));
+        if !places.iter().any(exists) {
+            wrong.insert(named);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    Ok(())
+}
+
 fn ranks() -> Result<BTreeMap<String, usize>> {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md"))?;
     let (_, after) = text.split_once("inside `netd` a test does").context("ARCHITECTURE.md has the order")?;
