@@ -49,13 +49,23 @@ impl UdpBuffers {
 pub(crate) struct SpinCredit {
     credit: Cell<u32>,
     refused: Cell<u32>,
+    /// Sleeps until the next try, after others have wanted the processor.
+    rest: Cell<u32>,
+    next_rest: Cell<u32>,
 }
 
 impl SpinCredit {
     const MOST: u32 = 16;
 
+    const LEAST_REST: u32 = 64;
+    const MOST_REST: u32 = 4096;
+
     /// With the credit gone, one try in sixteen goes to see whether the traffic has changed.
     fn allows(&self) -> bool {
+        if self.rest.get() > 0 {
+            self.rest.update(|rest| rest - 1);
+            return false;
+        }
         if self.credit.get() > 0 {
             return true;
         }
@@ -65,6 +75,15 @@ impl SpinCredit {
 
     fn paid(&self) {
         self.credit.set((self.credit.get() + 1).min(Self::MOST));
+        self.next_rest.update(|rest| rest.saturating_sub(1));
+    }
+
+    /// Giving way took far longer than any spinning: others want the processor, and a thread that sleeps gets it sooner
+    /// when its datagram comes than one that has yielded.
+    fn crowded(&self) {
+        self.credit.set(0);
+        self.next_rest.update(|rest| (2 * rest).clamp(Self::LEAST_REST, Self::MOST_REST));
+        self.rest.set(self.next_rest.get());
     }
 
     fn wasted(&self) {
@@ -80,10 +99,11 @@ pub(crate) async fn serve(resolver: Rc<Resolver>, view: Rc<ViewState>, port: Rc<
         loop {
             match serve_batch(&resolver, &view, &port) {
                 Ok(()) => {
-                    if busy_until.is_some() {
-                        resolver.spin.paid();
+                    match busy_until.take() {
+                        Some(until) if is_long_past(until, resolver.config.spin) => resolver.spin.crowded(),
+                        Some(_) => resolver.spin.paid(),
+                        None => {}
                     }
-                    busy_until = None;
                     yield_now().await;
                     if !resolver.config.spin.is_zero() && resolver.spin.allows() {
                         busy_until = Some(Instant::now() + resolver.config.spin);
@@ -91,6 +111,10 @@ pub(crate) async fn serve(resolver: Rc<Resolver>, view: Rc<ViewState>, port: Rc<
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let Some(until) = busy_until else { break };
+                    if is_long_past(until, resolver.config.spin) {
+                        resolver.spin.crowded();
+                        break;
+                    }
                     if Instant::now() >= until {
                         resolver.spin.wasted();
                         break;
@@ -109,6 +133,11 @@ pub(crate) async fn serve(resolver: Rc<Resolver>, view: Rc<ViewState>, port: Rc<
         }
         ready.clear_ready();
     }
+}
+
+/// Whether the spinning that was to last until `until` has taken several times `spin`.
+fn is_long_past(until: Instant, spin: Duration) -> bool {
+    Instant::now() >= until + 4 * spin
 }
 
 fn serve_batch(resolver: &Rc<Resolver>, view: &Rc<ViewState>, port: &Rc<Readable>) -> io::Result<()> {
@@ -139,4 +168,38 @@ fn serve_batch(resolver: &Rc<Resolver>, view: &Rc<ViewState>, port: &Rc<Readable
         resolver.metrics.took(start.elapsed(), places.len() as u64);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_a_crowded_machine_spinning_is_rare() {
+        let spin = SpinCredit::default();
+        let mut tries = 0;
+        for _ in 0..20_000 {
+            if spin.allows() {
+                tries += 1;
+                spin.crowded();
+            }
+        }
+        assert!((2..20).contains(&tries), "{tries}");
+        // When it pays again it comes back for good.
+        let mut spun = 0;
+        for _ in 0..20_000 {
+            if spin.allows() {
+                spun += 1;
+                spin.paid();
+            }
+        }
+        assert!(spun > 15_000, "{spun}");
+    }
+
+    #[test]
+    fn where_spinning_does_not_pay_it_is_tried_now_and_then() {
+        let spin = SpinCredit::default();
+        let tries = (0..1600).filter(|_| spin.allows()).inspect(|_| spin.wasted()).count();
+        assert_eq!(tries, 100);
+    }
 }
