@@ -115,6 +115,8 @@ fn what_shares_or_has_no_network_is_neither_connected_nor_disconnected() {
             "network connect host plain",
             "network connect none plain",
             "network disconnect app plain",
+            "sandbox create named --alias other",
+            "network connect bridge onhost --alias other",
         ] {
             let refused = netd.try_netd(line)?;
             ensure!(refused.code == 1, "{line}: {refused:?}");
