@@ -1,6 +1,5 @@
 use std::ffi::OsString;
 
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -245,83 +244,4 @@ fn a_containers_sandbox_is_found_by_its_id_alone() {
     let twin = format!("{}0", &ID[..63]);
     assert_ne!(sandbox_name(ID).unwrap(), sandbox_name(&twin).unwrap());
     assert!(sandbox_name(&"a".repeat(300)).is_ok());
-}
-
-proptest! {
-    #[test]
-    fn hostile_input_is_an_error_and_never_a_panic(text in proptest::collection::vec(any::<u8>(), 0..200), args in ".{0,60}") {
-        if let Ok(config) = Config::read(&text) {
-            let _ = Wishes::read(&config, &environment(&args));
-        }
-    }
-
-    #[test]
-    fn any_shape_under_a_known_key_is_an_error_and_never_a_panic(key in 0..KEYS.len(), value in shapes()) {
-        let mut document = json!({ "cniVersion": "1.1.0", "name": "app" });
-        let path = KEYS[key];
-        let mut place = &mut document;
-        for part in path.split('/') {
-            place = &mut place[part];
-        }
-        *place = value;
-        if let Ok(config) = config(&document.to_string()) {
-            let _ = Wishes::read(&config, &environment(""));
-            let _ = config.create_network();
-            let _ = config.valid_attachments();
-            let _ = config.prev_result();
-        }
-    }
-}
-
-const KEYS: &[&str] = &[
-    "runtimeConfig",
-    "runtimeConfig/portMappings",
-    "runtimeConfig/ips",
-    "runtimeConfig/aliases",
-    "runtimeConfig/bandwidth",
-    "runtimeConfig/ipRanges",
-    "runtimeConfig/dns/servers",
-    "runtimeConfig/mac",
-    "args/cni",
-    "dns",
-    "subnet",
-    "ipam",
-    "ipam/ranges",
-    "mtu",
-    "prevResult",
-    "cni.dev/valid-attachments",
-];
-
-/// JSON with the words of the configuration in it.
-fn shapes() -> impl Strategy<Value = Value> {
-    let word = proptest::sample::select(vec![
-        "hostPort",
-        "containerPort",
-        "protocol",
-        "subnet",
-        "rangeStart",
-        "rangeEnd",
-        "containerID",
-        "app",
-        "10.0.0.0/8",
-        "fd00::/8",
-        "255.255.255.255",
-        "tcp",
-        "",
-    ]);
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        word.clone().prop_map(Value::from),
-    ];
-    leaf.prop_recursive(4, 32, 4, move |inner| {
-        prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            proptest::collection::vec((word.clone(), inner), 0..4).prop_map(|members| members
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value))
-                .collect()),
-        ]
-    })
 }
