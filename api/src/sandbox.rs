@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::network::ListParams;
 use crate::value::{
-    self, AddHost, Alias, ExposeSpec, Hostname, Invalid, LinkName, LinkSpec, Mac, PortSpec, Reference,
-    ResolvOption, SandboxName, SearchDomain, string_form,
+    self, AddHost, Alias, ExposeSpec, Hostname, Invalid, LinkName, LinkSpec, Mac, PortSpec, PublishBy,
+    Reference, ResolvOption, SandboxName, SearchDomain, string_form,
 };
 use crate::verb::{Answer, Method, Nothing, Verb};
 
@@ -116,7 +116,7 @@ impl Verb for Unpublish {
     const SUMMARY: &'static str = "Close a published port of a running sandbox";
     const ERRORS: &'static [Code] = &[Code::Invalid, Code::Forbidden, Code::NotFound];
     type Params = SandboxParams;
-    type Body = PublishPort;
+    type Body = UnpublishPort;
     type Response = PortMap;
 }
 
@@ -156,6 +156,9 @@ pub struct CreateSandbox {
     /// Publish every exposed port that `Publish` does not name.
     #[serde(default)]
     pub publish_all: bool,
+    /// How all of these ports are published: `bind` a socket, or `steer` past one that a runtime keeps on the port.
+    #[serde(default, skip_serializing_if = "PublishBy::is_default")]
+    pub publish_by: PublishBy,
     /// Asked instead of the host's resolvers.
     #[serde(default, deserialize_with = "value::addresses")]
     pub dns: Vec<IpAddr>,
@@ -219,6 +222,15 @@ pub struct Attachment {
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct PublishPort {
     pub port: PortSpec,
+    /// `bind` a socket, or `steer` past one that a runtime keeps on the port.
+    #[serde(default, skip_serializing_if = "PublishBy::is_default")]
+    pub publish_by: PublishBy,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct UnpublishPort {
+    pub port: PortSpec,
 }
 
 impl Attachment {
@@ -247,6 +259,7 @@ impl CreateSandbox {
             publish: Vec::new(),
             expose: Vec::new(),
             publish_all: false,
+            publish_by: PublishBy::Bind,
             dns: Vec::new(),
             dns_search: Vec::new(),
             dns_options: Vec::new(),

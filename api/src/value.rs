@@ -18,7 +18,7 @@ pub use dns::{Alias, Hostname, ResolvOption, SearchDomain};
 pub use label::Label;
 pub use mac::Mac;
 pub use name::{LinkName, LinkSpec, NetworkName, Reference, SandboxName};
-pub use port::{ExposeSpec, PortRange, PortSpec, Protocol};
+pub use port::{ExposeSpec, PortRange, PortSpec, Protocol, PublishBy};
 pub use subnet::Subnet;
 pub use time::Timestamp;
 

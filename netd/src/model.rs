@@ -129,6 +129,19 @@ pub(crate) struct Publish {
     pub count: u16,
     /// The user named no host port; shown in `inspect` only.
     pub ephemeral: bool,
+    #[serde(default)]
+    pub by: PublishBy,
+}
+
+/// How a host port is made to lead into the sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PublishBy {
+    /// Sockets on the port.
+    #[default]
+    Bind,
+    /// What arrives for the port is led to sockets elsewhere: a runtime's reservation may keep the port.
+    Steer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::model::{
-    DnsOptions, Driver, Endpoint, Id, Mode, Network, NetworkOptions, Protocol, Publish, Sandbox, Subnet,
+    DnsOptions, Driver, Endpoint, Id, Mode, Network, NetworkOptions, Protocol, Publish, PublishBy, Sandbox,
+    Subnet,
 };
 
 pub(crate) fn sandbox(name: &str) -> Sandbox {
@@ -90,5 +91,5 @@ pub(crate) fn endpoint_at(network: &str, addresses: &[&str]) -> Endpoint {
 
 pub(crate) fn publish(protocol: Protocol, address: &str, first: u16, target: u16, count: u16) -> Publish {
     let addresses = vec![address.parse().expect("an address")];
-    Publish { protocol, addresses, first, target, count, ephemeral: false }
+    Publish { protocol, addresses, first, target, count, ephemeral: false, by: PublishBy::Bind }
 }

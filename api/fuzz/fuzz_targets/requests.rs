@@ -8,8 +8,8 @@ use std::str::FromStr;
 use libfuzzer_sys::fuzz_target;
 use netd_api::events::FollowParams;
 use netd_api::network::{ConnectSandbox, CreateNetwork, ListParams};
-use netd_api::sandbox::{CreateSandbox, PublishPort, RemoveParams};
-use netd_api::value::{AddHost, ExposeSpec, LinkSpec, Mac, PortSpec, SandboxName, Subnet, Timestamp};
+use netd_api::sandbox::{CreateSandbox, PublishPort, RemoveParams, UnpublishPort};
+use netd_api::value::{AddHost, ExposeSpec, LinkSpec, Mac, PortSpec, PublishBy, SandboxName, Subnet, Timestamp};
 use netd_api::wire;
 
 fuzz_target!(|input: &[u8]| {
@@ -17,11 +17,13 @@ fuzz_target!(|input: &[u8]| {
     body::<CreateSandbox>(input);
     body::<ConnectSandbox>(input);
     body::<PublishPort>(input);
+    body::<UnpublishPort>(input);
     let Ok(text) = str::from_utf8(input) else { return };
     let _ = wire::params::<RemoveParams>([("name", text)], None);
     let _ = wire::params::<ListParams>([], Some(text));
     let _ = wire::params::<FollowParams>([], Some(text));
     value::<PortSpec>(text);
+    value::<PublishBy>(text);
     value::<ExposeSpec>(text);
     value::<Subnet>(text);
     value::<Mac>(text);

@@ -36,6 +36,17 @@ pub enum Protocol {
     Udp,
 }
 
+/// How the host's port is made to lead into the sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PublishBy {
+    /// A socket on the port itself: whoever has the port already is in the way.
+    #[default]
+    Bind,
+    /// What arrives for the port is led to a socket of netd's: one that a runtime holds on the port as a reservation,
+    /// before or after, is passed by.
+    Steer,
+}
+
 const WHAT: &str = "published port";
 const FORM: &str =
     "write [hostIP:][hostPort[-end]:]containerPort[-end][/tcp|udp], an IPv6 address in brackets";
@@ -207,6 +218,40 @@ impl FromStr for PortRange {
     }
 }
 
+impl PublishBy {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bind => "bind",
+            Self::Steer => "steer",
+        }
+    }
+
+    /// Whether it is what a request means that does not say.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl FromStr for PublishBy {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "bind" => Ok(Self::Bind),
+            "steer" => Ok(Self::Steer),
+            _ => Err(Invalid::new("way to publish", text, "there is no such way", "use bind or steer")),
+        }
+    }
+}
+
+impl fmt::Display for PublishBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl FromStr for Protocol {
     type Err = Invalid;
 
@@ -261,6 +306,7 @@ impl fmt::Display for Protocol {
 string_form!(PortSpec, "[hostIP:][hostPort[-end]:]containerPort[-end][/tcp|udp]");
 string_form!(ExposeSpec, "PORT[-END][/tcp|udp]");
 string_form!(Protocol, "tcp or udp");
+string_form!(PublishBy, "bind or steer");
 
 fn split_protocol(text: &str) -> Result<(&str, Protocol), Invalid> {
     match text.split_once('/') {

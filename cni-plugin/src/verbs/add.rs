@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 
 use netd_api::network::{self, ConnectSandbox, Network, NetworkParams};
-use netd_api::sandbox::{self, CreateSandbox, EndpointSettings, PublishPort, Sandbox, SandboxParams};
-use netd_api::value::{Alias, LinkName, PortSpec, Reference, SandboxName};
+use netd_api::sandbox::{
+    self, CreateSandbox, EndpointSettings, PublishPort, Sandbox, SandboxParams, UnpublishPort,
+};
+use netd_api::value::{Alias, LinkName, PortSpec, PublishBy, Reference, SandboxName};
 use netd_api::{Code as Said, Nothing};
 use serde_json::Value;
 
@@ -176,9 +178,11 @@ impl Add<'_> {
             if is_published(&present.network_settings.ports, port) {
                 continue;
             }
-            if let Err(error) = self.daemon.call::<sandbox::Publish>(&params, &PublishPort { port: *port }) {
+            let body = PublishPort { port: *port, publish_by: PublishBy::Bind };
+            if let Err(error) = self.daemon.call::<sandbox::Publish>(&params, &body) {
                 for port in done {
-                    if let Err(error) = self.daemon.call::<sandbox::Unpublish>(&params, &PublishPort { port })
+                    if let Err(error) =
+                        self.daemon.call::<sandbox::Unpublish>(&params, &UnpublishPort { port })
                     {
                         eprintln!("netd-cni: cannot close {port} again: {error}");
                     }

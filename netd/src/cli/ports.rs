@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use netd_api::Nothing;
 use netd_api::client::blocking::Client;
-use netd_api::sandbox::{self, PortBinding, PortMap, PublishPort, SandboxParams};
-use netd_api::value::{ExposeSpec, PortSpec, Reference};
+use netd_api::sandbox::{self, PortBinding, PortMap, PublishPort, SandboxParams, UnpublishPort};
+use netd_api::value::{ExposeSpec, PortSpec, PublishBy, Reference};
 
 use super::output::{Format, print, print_json};
 
@@ -39,6 +39,15 @@ pub(super) struct PublishArgs {
     name: Reference,
     /// [hostIP:][hostPort[-end]:]port[-end][/tcp|udp]
     spec: PortSpec,
+    #[command(flatten)]
+    by: ByArg,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ByArg {
+    /// bind: a socket on the port itself; steer: beside the socket that a container runtime keeps on the port
+    #[arg(long, value_name = "bind|steer", default_value_t)]
+    pub publish_by: PublishBy,
 }
 
 /// Close a published port of a running sandbox
@@ -74,7 +83,7 @@ pub(super) fn show(client: &Client, args: &PortArgs) -> Result<ExitCode> {
 }
 
 pub(super) fn publish(client: &Client, args: &PublishArgs) -> Result<ExitCode> {
-    let body = PublishPort { port: args.spec };
+    let body = PublishPort { port: args.spec, publish_by: args.by.publish_by };
     let mut ports = client
         .call::<sandbox::Publish>(&SandboxParams { name: args.name.clone() }, &body)
         .with_context(|| format!("publish {} of the sandbox {}", args.spec, args.name))?;
@@ -85,7 +94,7 @@ pub(super) fn publish(client: &Client, args: &PublishArgs) -> Result<ExitCode> {
 }
 
 pub(super) fn unpublish(client: &Client, args: &UnpublishArgs) -> Result<ExitCode> {
-    let body = PublishPort { port: args.spec };
+    let body = UnpublishPort { port: args.spec };
     client
         .call::<sandbox::Unpublish>(&SandboxParams { name: args.name.clone() }, &body)
         .with_context(|| format!("unpublish {} of the sandbox {}", args.spec, args.name))?;

@@ -15,7 +15,7 @@ use super::{World, find, wire};
 use crate::dataplane::SocketKey;
 use crate::error::Result;
 use crate::ipam::Family;
-use crate::model::{Mode, PortRange, Protocol, Publish, Sandbox};
+use crate::model::{Mode, PortRange, Protocol, Publish, PublishBy, Sandbox};
 use crate::ports::{Clash, Owner};
 use crate::steer;
 use crate::tables::{gateway_endpoint, listener_id};
@@ -42,7 +42,7 @@ pub(super) fn resolve(
     specs.sort_by_key(|spec| !fixed(spec));
     let mut publishes = Vec::with_capacity(specs.len());
     for spec in &specs {
-        publishes.push(take(world, undo, sandbox, spec)?);
+        publishes.push(take(world, undo, sandbox, spec, request.publish_by.into())?);
     }
     Ok(publishes)
 }
@@ -67,7 +67,13 @@ fn unnamed_exposes(sandbox: &Sandbox, named: &[PortSpec]) -> Result<Vec<PortSpec
 }
 
 /// Claims and binds one publish.
-fn take(world: &mut World, undo: &mut Undo, sandbox: &Sandbox, spec: &PortSpec) -> Result<Publish> {
+fn take(
+    world: &mut World,
+    undo: &mut Undo,
+    sandbox: &Sandbox,
+    spec: &PortSpec,
+    by: PublishBy,
+) -> Result<Publish> {
     let protocol = Protocol::from(spec.protocol());
     let addresses = match spec.host_address() {
         Some(address) => vec![address],
@@ -83,6 +89,7 @@ fn take(world: &mut World, undo: &mut Undo, sandbox: &Sandbox, spec: &PortSpec) 
         target: spec.container_ports().first(),
         count: spec.container_ports().count(),
         ephemeral: spec.host_ports().is_none(),
+        by,
     };
     let candidates: Vec<u16> = match spec.host_ports() {
         Some(host) if spec.takes_first_free() => {
@@ -165,15 +172,26 @@ fn none_free(spec: &PortSpec, refused: Option<&netd_sys::KernelError>) -> crate:
 }
 
 /// Publishes one more port of a sandbox that runs.
-pub(crate) fn publish(world: &mut World, wanted: &str, spec: &PortSpec) -> Result<Arc<Sandbox>> {
+pub(crate) fn publish(
+    world: &mut World,
+    wanted: &str,
+    spec: &PortSpec,
+    by: PublishBy,
+) -> Result<Arc<Sandbox>> {
     let sandbox = changeable(world, wanted)?;
     let mut undo = Undo::default();
-    let result = add(world, &mut undo, &sandbox, spec);
+    let result = add(world, &mut undo, &sandbox, spec, by);
     undo.settle(world, result)
 }
 
-fn add(world: &mut World, undo: &mut Undo, before: &Sandbox, spec: &PortSpec) -> Result<Arc<Sandbox>> {
-    let publish = take(world, undo, before, spec)?;
+fn add(
+    world: &mut World,
+    undo: &mut Undo,
+    before: &Sandbox,
+    spec: &PortSpec,
+    by: PublishBy,
+) -> Result<Arc<Sandbox>> {
+    let publish = take(world, undo, before, spec, by)?;
     let mut after = before.clone();
     after.publishes.push(publish);
     world.commit(&replace(world, &after)?)?;
@@ -233,6 +251,15 @@ impl From<netd_api::value::Protocol> for Protocol {
         match protocol {
             netd_api::value::Protocol::Tcp => Self::Tcp,
             netd_api::value::Protocol::Udp => Self::Udp,
+        }
+    }
+}
+
+impl From<netd_api::value::PublishBy> for PublishBy {
+    fn from(by: netd_api::value::PublishBy) -> Self {
+        match by {
+            netd_api::value::PublishBy::Bind => Self::Bind,
+            netd_api::value::PublishBy::Steer => Self::Steer,
         }
     }
 }

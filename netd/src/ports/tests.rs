@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::PublishBy;
 use crate::testing;
 
 fn owner(name: &str) -> Owner {
@@ -14,7 +15,7 @@ fn owner(name: &str) -> Owner {
 
 fn publish(protocol: Protocol, addresses: &[&str], first: u16, count: u16) -> Publish {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    Publish { protocol, addresses, first, target: 80, count, ephemeral: false }
+    Publish { protocol, addresses, first, target: 80, count, ephemeral: false, by: PublishBy::Bind }
 }
 
 const ANY: [&str; 2] = ["0.0.0.0", "::"];

@@ -40,8 +40,11 @@ pub(super) fn routes(router: &mut Router) {
         app.call(move |world| Ok(show::port_map(&*manager::find_sandbox(world.model(), &params.name)?))).await
     });
     router.on(Publish, async |app, params, request| {
-        app.change(move |world| Ok(show::port_map(&*manager::publish(world, &params.name, &request.port)?)))
-            .await
+        app.change(move |world| {
+            let by = request.publish_by.into();
+            Ok(show::port_map(&*manager::publish(world, &params.name, &request.port, by)?))
+        })
+        .await
     });
     router.on(Unpublish, async |app, params, request| {
         app.change(move |world| Ok(show::port_map(&*manager::unpublish(world, &params.name, &request.port)?)))

@@ -12,6 +12,7 @@ use netd_api::value::{
 };
 
 use super::attach::NetworkArg;
+use crate::cli::ports::ByArg;
 
 #[derive(Args, Debug)]
 pub(super) struct CreateArgs {
@@ -42,6 +43,8 @@ pub(super) struct CreateArgs {
     /// Publish all noted ports on free host ports
     #[arg(short = 'P', long)]
     publish_all: bool,
+    #[command(flatten)]
+    by: ByArg,
     /// Ask this server instead of the host's
     #[arg(long, value_name = "IP")]
     dns: Vec<IpAddr>,
@@ -75,6 +78,7 @@ impl CreateArgs {
             publish: self.publish,
             expose: self.expose,
             publish_all: self.publish_all,
+            publish_by: self.by.publish_by,
             dns: self.dns,
             dns_search: self.dns_search,
             dns_options: self.dns_option,
