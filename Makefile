@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench install clean
+.PHONY: build demo test test-runtimes lint bench install clean
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -29,6 +29,13 @@ test:
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace --no-run
 	timeout --kill-after=10 900 cargo test --locked --workspace --no-fail-fast -- --test-threads=2
+
+# The part of it that drives the distribution's own podman, containerd and Docker.
+test-runtimes:
+	scripts/setup.sh test-runtimes
+	cargo build --locked --workspace --bins
+	cargo test --locked --workspace --test runtimes --no-run
+	timeout --kill-after=10 900 cargo test --locked --workspace --test runtimes -- --test-threads=2
 
 lint:
 	scripts/setup.sh lint

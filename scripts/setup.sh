@@ -1,14 +1,16 @@
 #!/bin/bash
 # Sees that what a target of the Makefile needs is there, and on Debian and Ubuntu installs what is missing.
 #
-#   scripts/setup.sh build|lint|demo|test|bench
+#   scripts/setup.sh build|lint|demo|test|test-runtimes|bench
 set -euo pipefail
 
 # Command or file, and the Debian package that has it.
 build="cargo: cc:gcc"
 lab="ip:iproute2 nft:nftables unshare:util-linux setpriv:util-linux ping:iputils-ping python3:python3-minimal
      curl:curl dig:bind9-dnsutils redis-server:redis-server redis-cli:redis-tools dnsmasq:dnsmasq-base"
-test="$lab nc:netcat-openbsd tcpdump:tcpdump ss:iproute2 ps:procps"
+runtimes="podman:podman conmon:conmon runc:runc containerd:containerd ctr:containerd dockerd:docker.io docker:docker.io
+     /bin/busybox:busybox-static"
+test="$lab $runtimes nc:netcat-openbsd tcpdump:tcpdump ss:iproute2 ps:procps"
 bench="$test nginx:nginx-light iperf3:iperf3 wrk:wrk dnsperf:dnsperf haproxy:haproxy docker-proxy:docker.io iptables:iptables
      /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream /usr/lib/podman/netavark:netavark
      /usr/lib/podman/aardvark-dns:aardvark-dns /usr/lib/cni/bridge:containernetworking-plugins
@@ -19,9 +21,9 @@ case "${1:-}" in
     build) needed=$build ;;
     lint) needed=$lint ;;
     demo) needed="$build $lab" ;;
-    test) needed="$build $test" ;;
+    test | test-runtimes) needed="$build $test" ;;
     bench) needed="$build $bench" ;;
-    *) echo "usage: $0 build|lint|demo|test|bench" >&2; exit 2 ;;
+    *) echo "usage: $0 build|lint|demo|test|test-runtimes|bench" >&2; exit 2 ;;
 esac
 
 missing=() packages=()
@@ -34,6 +36,11 @@ done
 if [[ $needed == *python3:* ]] && ! python3 -c 'import http.server' 2>/dev/null; then
     missing+=("python3 -m http.server")
     packages+=(python3)
+fi
+# The containers of the tests have nothing but busybox, which must bring its libraries along.
+if [[ $needed == *:busybox-static* && -e /bin/busybox ]] && ldd /bin/busybox >/dev/null 2>&1; then
+    missing+=("a static /bin/busybox")
+    packages+=(busybox-static)
 fi
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
@@ -61,7 +68,7 @@ fi
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}"
 for package in "${packages[@]}"; do
     case $package in
-        redis-server | nginx-light | haproxy | docker.io)
+        redis-server | nginx-light | haproxy | docker.io | containerd | podman)
             unit=${package%-light}
             unit=${unit%.io}
             if command -v systemctl >/dev/null; then

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::daemon::binary_dir;
 use crate::host::Host;
 use crate::place::Place;
 use crate::report::Transcript;
+use crate::runtimes::cgroup;
 use crate::snapshot::{Machine, alone};
 
 /// The body of a `#[test]`. It runs shut in; an error or a panic fails the test and prints the lab.
@@ -48,7 +50,9 @@ pub fn shut_in(body: impl FnOnce(&Lab) -> Result<()>) -> Result<i32> {
     }
     let before = Machine::look()?;
     let args: Vec<_> = std::env::args().skip(1).collect();
-    let status = enclosed(&args)?.status().context("start unshare")?;
+    let id = new_id();
+    let status = enclosed(&id, &args)?.status().context("start unshare")?;
+    cgroup::sweep(&id)?;
     before.compare(&Machine::look()?)?;
     Ok(status.code().unwrap_or(1))
 }
@@ -56,6 +60,16 @@ pub fn shut_in(body: impl FnOnce(&Lab) -> Result<()>) -> Result<i32> {
 /// Whether this process is the one that is shut in.
 pub fn inside() -> bool {
     std::env::var_os(MARK).is_some()
+}
+
+/// What tells this lab from others that run now, for a mark on the little that a lab makes outside its namespaces.
+pub(crate) fn id() -> Option<String> {
+    std::env::var(MARK).ok()
+}
+
+fn new_id() -> String {
+    static LABS: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed))
 }
 
 /// `crate::path::to_test::{{closure}}` as libtest knows it: without the crate and the closure.
@@ -67,7 +81,9 @@ fn test_name<F>() -> String {
 fn outside(test: &str) -> Result<()> {
     let before = Machine::look()?;
     let args = ["--exact", test, "--nocapture", "--include-ignored", "--test-threads=1"].map(String::from);
-    let output = enclosed(&args)?.stdin(Stdio::null()).output().context("start unshare")?;
+    let id = new_id();
+    let output = enclosed(&id, &args)?.stdin(Stdio::null()).output().context("start unshare")?;
+    cgroup::sweep(&id)?;
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         bail!("{}\n{said}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
@@ -78,7 +94,7 @@ fn outside(test: &str) -> Result<()> {
 
 /// This program again, in namespaces of its own. `sh` is there to reap orphans as a real init does; `setpriv` and
 /// `--kill-child` take everything down when the outer test is killed.
-fn enclosed(args: &[String]) -> Result<Command> {
+fn enclosed(id: &str, args: &[String]) -> Result<Command> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the lab needs root for its namespaces: use `make test` or sudo"
@@ -93,7 +109,7 @@ fn enclosed(args: &[String]) -> Result<Command> {
         .args(["--propagation", "private", "sh", "-c", "\"$@\" & wait $!", "sh"])
         .arg(std::env::current_exe().context("find this program")?)
         .args(args)
-        .env(MARK, "1")
+        .env(MARK, id)
         .env("RUST_BACKTRACE", "0")
         .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", binary_dir()?.display()))
         // What a person has set up for real use does not reach the scenarios.
@@ -193,6 +209,6 @@ pub fn resolve_by(server: &str) -> Result<()> {
     fs::write(RESOLV_CONF, format!("nameserver {server}\n")).context("write the lab's resolv.conf")
 }
 
-const RESOLV_CONF: &str = "/run/lab/resolv.conf";
+pub(crate) const RESOLV_CONF: &str = "/run/lab/resolv.conf";
 const MARK: &str = "NETD_LAB";
 const SCENARIO: Duration = Duration::from_secs(120);

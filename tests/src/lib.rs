@@ -13,6 +13,7 @@ pub mod lab;
 pub mod place;
 pub mod query;
 pub mod report;
+pub mod runtimes;
 pub mod snapshot;
 pub mod traffic;
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::eventually::eventually;
 use crate::place::Place;
+use crate::runtimes::cgroup;
 
 /// One host of the lab, as far as netd could change it.
 pub struct Snapshot(BTreeSet<String>);
@@ -58,6 +59,19 @@ fn left_in(dir: &Path) -> Vec<String> {
     files(dir).into_iter().filter(|path| !kept(path)).collect()
 }
 
+/// Where runtimes keep what they know. What lies deeper changes all the time on a machine that uses them.
+const OF_RUNTIMES: [&str; 9] = [
+    "/etc/cni/net.d",
+    "/etc/containers",
+    "/opt/cni/bin",
+    "/run/containers",
+    "/run/libpod",
+    "/var/lib/cni",
+    "/var/lib/containers",
+    "/var/lib/containerd",
+    "/var/lib/docker",
+];
+
 /// The machine the tests run on, as far as a lab that leaks could change it.
 pub(crate) struct Machine(BTreeSet<String>);
 
@@ -73,6 +87,21 @@ impl Machine {
         for dir in ["/run/netns", "/run/netd", "/run/lab", "/var/lib/netd"] {
             seen.extend(files(Path::new(dir)));
         }
+        for dir in OF_RUNTIMES {
+            seen.extend(
+                fs::read_dir(dir)
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .map(|entry| entry.path().display().to_string()),
+            );
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").context("read the mounts")?;
+        let of_runtimes = |line: &&str| {
+            ["/run/lab", "netns", "/cni", "/containers", "/cgroup"].iter().any(|mark| line.contains(mark))
+        };
+        seen.extend(mounts.lines().filter(of_runtimes).map(str::to_owned));
+        seen.extend(cgroup::foreign().into_iter().map(|name| format!("cgroup {name}")));
         Ok(Self(seen))
     }
 

@@ -1,0 +1,71 @@
+//! The distribution's own container runtimes, as their packages install them, on one machine of the lab: podman,
+//! containerd with `ctr`, and Docker. They find their usual folders (/etc, /var, /opt), a cgroup tree and images there,
+//! all of which end with the scenario: see `cover` and `cgroup` for how the machine underneath is left alone.
+
+pub mod cgroup;
+pub mod containerd;
+pub mod cover;
+pub mod dockerd;
+pub mod image;
+pub mod podman;
+
+pub use containerd::Containerd;
+pub use dockerd::Dockerd;
+pub use podman::Podman;
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, binary_dir};
+use crate::host::Host;
+use crate::lab::Lab;
+
+/// A machine with netd at its usual socket, its plugin at its usual place, and folders that runtimes may write to.
+pub struct Site {
+    pub host: Host,
+    pub netd: Daemon,
+}
+
+impl Site {
+    pub fn new(lab: &Lab) -> Result<Self> {
+        cover::lay()?;
+        let host = lab.host("n1")?;
+        let netd = host.daemon()?;
+        link(&netd.socket(), "/run/netd/netd.sock")?;
+        link(&binary_dir()?.join("netd-cni"), "/opt/cni/bin/netd-cni")?;
+        Ok(Self { host, netd })
+    }
+}
+
+/// A configuration of one plugin, netd's, where podman and containerd look: `/etc/cni/net.d/FILE.conflist`, the network
+/// NAME, and `more` keys of the plugin.
+pub fn conflist(file: &str, name: &str, more: &Value) -> Result<()> {
+    let mut plugin = json!({
+        "type": "netd-cni",
+        "capabilities": { "aliases": true, "ips": true, "mac": true, "portMappings": true },
+    });
+    if let (Some(plugin), Some(more)) = (plugin.as_object_mut(), more.as_object()) {
+        plugin.extend(more.clone());
+    }
+    let list = json!({ "cniVersion": "1.0.0", "name": name, "plugins": [plugin] });
+    write(&format!("/etc/cni/net.d/{file}.conflist"), &serde_json::to_string_pretty(&list)?)
+}
+
+/// `path` leads to `target`.
+pub fn link(target: &Path, path: &str) -> Result<()> {
+    make_folder_of(path)?;
+    symlink(target, path).with_context(|| format!("link {path}"))
+}
+
+pub fn write(path: &str, text: &str) -> Result<()> {
+    make_folder_of(path)?;
+    std::fs::write(path, text).with_context(|| format!("write {path}"))
+}
+
+fn make_folder_of(path: &str) -> Result<()> {
+    let folder = Path::new(path).parent().context("a file lies in a folder")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))
+}

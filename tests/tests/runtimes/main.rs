@@ -1,0 +1,4 @@
+//! The distribution's own runtimes drive netd by their own command lines: `make test-runtimes`.
+
+mod containerd;
+mod podman;
