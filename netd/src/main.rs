@@ -1,33 +1,5 @@
-//! The one binary: control plane, data plane and command line.
-
-mod bus;
-mod cli;
-mod config;
-mod daemon;
-mod dataplane;
-mod doctor;
-mod driver;
-mod engine;
-mod error;
-mod files;
-mod firewall;
-mod hosts;
-mod ipam;
-mod manager;
-mod model;
-mod ports;
-mod reconcile;
-mod resolvconf;
-mod resolver;
-mod server;
-mod steer;
-mod store;
-mod tables;
-mod telemetry;
-#[cfg(test)]
-mod testing;
-mod watch;
+//! The program: all of it is in the library beside it, so that fuzz targets reach what reads bytes of doubtful origin.
 
 fn main() -> std::process::ExitCode {
-    cli::run(daemon::run)
+    netd::main()
 }

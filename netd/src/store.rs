@@ -6,6 +6,8 @@
 //! what the watch tells changes a table.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod lock;
 mod records;
 mod redb;

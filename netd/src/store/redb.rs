@@ -22,6 +22,8 @@ use super::{Batch, CommitError, Entry, Key, KeyChange, Revision, Snapshot, Store
 pub(super) use file::StateFile;
 use flusher::Flusher;
 pub(super) use journal::Journal;
+#[cfg(any(test, fuzzing))]
+pub(super) use journal::{encode, entries, sealed};
 
 /// The journal begins anew when it has grown to this and the state file has caught up.
 const JOURNAL_BYTES: u64 = 1 << 20;

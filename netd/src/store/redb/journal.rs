@@ -15,7 +15,6 @@ use super::super::{Batch, Entry, Key, KeyChange, StoreError};
 
 const FILE: &str = "journal";
 const CHECKSUM: usize = 8;
-const HEAD: usize = 4 + CHECKSUM;
 
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -57,28 +56,28 @@ impl Journal {
     }
 }
 
-fn encode(batch: &Batch) -> Vec<u8> {
-    let mut entry = vec![0; HEAD];
-    entry.extend(batch.revision.to_le_bytes());
+pub(crate) fn encode(batch: &Batch) -> Vec<u8> {
+    let mut body = batch.revision.to_le_bytes().to_vec();
     for change in &batch.changes {
         let (key, value) = match change {
             KeyChange::Put(entry) => (&entry.key, Some(&entry.value)),
             KeyChange::Deleted { key } => (key, None),
         };
-        entry.push(u8::from(value.is_some()));
-        put_bytes(&mut entry, key.as_bytes());
+        body.push(u8::from(value.is_some()));
+        put_bytes(&mut body, key.as_bytes());
         if let Some(value) = value {
-            put_bytes(&mut entry, value);
+            put_bytes(&mut body, value);
         }
     }
-    let body = (entry.len() - HEAD) as u32;
-    entry[..4].copy_from_slice(&body.to_le_bytes());
-    let checksum = checksum(&entry[HEAD..]);
-    entry[4..HEAD].copy_from_slice(&checksum);
-    entry
+    sealed(&body)
 }
 
-fn entries(mut bytes: &[u8]) -> Vec<Batch> {
+/// The body behind its length and checksum.
+pub(crate) fn sealed(body: &[u8]) -> Vec<u8> {
+    [&(body.len() as u32).to_le_bytes()[..], &checksum(body), body].concat()
+}
+
+pub(crate) fn entries(mut bytes: &[u8]) -> Vec<Batch> {
     let mut batches = Vec::new();
     while let Some(batch) = take_entry(&mut bytes) {
         batches.push(batch);
