@@ -1,6 +1,7 @@
 //! Networks: create, ls, inspect, rm, prune, connect, disconnect. Field names are Docker's where Docker has the field.
 
 mod options;
+mod update;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,6 +16,7 @@ use crate::value::{self, Alias, LinkName, Mac, NetworkName, Reference, Subnet, T
 use crate::verb::{Answer, Method, Nothing, Verb};
 
 pub use options::BridgeOptions;
+pub use update::{ChangeEndpoint, ChangeNetwork, Update, UpdateEndpoint};
 
 pub struct Create;
 

@@ -126,6 +126,8 @@ pub fn all() -> Vec<Declaration> {
         Declaration::of::<network::Prune>(),
         Declaration::of::<network::Connect>(),
         Declaration::of::<network::Disconnect>(),
+        Declaration::of::<network::Update>(),
+        Declaration::of::<network::UpdateEndpoint>(),
         Declaration::of::<sandbox::Create>(),
         Declaration::of::<sandbox::List>(),
         Declaration::of::<sandbox::Inspect>(),

@@ -6,6 +6,7 @@ mod bridge;
 mod reaper;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use netd_sys::KernelError;
@@ -91,6 +92,20 @@ impl Kernel {
     ) -> Result<(), KernelError> {
         let first = routes.first().map_or("none", |(endpoint, _)| &*endpoint.host_link);
         told("route", first, || bridge::route(netns, routes))
+    }
+
+    /// Whether the network's ports reach one another, or the gateway only. A port that is gone is no error.
+    pub(crate) fn keep_apart(
+        &mut self,
+        network: &Network,
+        ports: &[Arc<str>],
+        apart: bool,
+    ) -> Result<(), KernelError> {
+        match network.driver {
+            Driver::Bridge => {
+                told("keep apart", &network.bridge, || bridge::keep_apart(&mut self.rtnl, ports, apart))
+            }
+        }
     }
 
     /// Links that carry our mark.

@@ -10,6 +10,7 @@ mod publish;
 mod recover;
 mod sandbox;
 mod undo;
+mod update;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ pub(crate) use network::{connect, create as create_network, disconnect, prune, r
 pub(crate) use publish::{publish, unpublish};
 pub(crate) use recover::{down, open, recover};
 pub(crate) use sandbox::{create as create_sandbox, remove as remove_sandbox};
+pub(crate) use update::{endpoint as update_endpoint, network as update_network};
 
 pub(crate) mod show {
     pub(crate) use super::inspect::{endpoint, network, networks, port_map, pseudo, sandbox, views};

@@ -1,6 +1,7 @@
-//! `netd network`: create, ls, inspect, rm, prune, connect, disconnect.
+//! `netd network`: create, ls, inspect, rm, prune, connect, disconnect, update, alias.
 
 mod create;
+mod update;
 
 use std::io::{self, BufRead as _, IsTerminal as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -25,6 +26,8 @@ pub(super) enum Command {
     Prune(PruneArgs),
     Connect(ConnectArgs),
     Disconnect(DisconnectArgs),
+    Update(update::UpdateArgs),
+    Alias(update::AliasArgs),
 }
 
 /// List networks
@@ -133,6 +136,8 @@ pub(super) fn run(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Prune(args) => prune(client, args),
         Command::Connect(args) => connect(client, args),
         Command::Disconnect(args) => disconnect(client, args),
+        Command::Update(args) => update::network(client, args),
+        Command::Alias(args) => update::aliases(client, args),
     }
 }
 

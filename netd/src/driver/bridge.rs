@@ -3,6 +3,7 @@
 //! Everything has a name that follows from an id, so each function here can be repeated after a crash.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -123,6 +124,12 @@ pub(super) fn route(netns: &Netns, routes: &[(&Endpoint, Gateways)]) -> Result<(
     rtnl.transact(ops)
 }
 
+/// Isolated ports reach the gateway, not each other.
+pub(super) fn keep_apart(rtnl: &mut Rtnl, ports: &[Arc<str>], apart: bool) -> Result<(), KernelError> {
+    let isolated = Port { isolated: Some(apart), ..Port::default() };
+    rtnl.transact(ports.iter().map(|name| link::port(&**name, isolated).forgiving(GONE)).collect())
+}
+
 fn make_pair(
     kernel: &mut Kernel,
     network: &Network,
@@ -144,9 +151,9 @@ fn make_pair(
     if network.options.icc {
         return Ok(());
     }
-    // Isolated ports reach the gateway, not each other. Set after the port exists: the kernel knows no other order.
-    let isolate = link::port(name, Port { isolated: Some(true), ..Port::default() });
-    kernel.rtnl.transact(vec![isolate])
+    // Set after the port exists: the kernel knows no other order.
+    let isolated = Port { isolated: Some(true), ..Port::default() };
+    kernel.rtnl.transact(vec![link::port(name, isolated)])
 }
 
 fn configure(

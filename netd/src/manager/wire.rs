@@ -68,7 +68,7 @@ pub(super) fn endpoint(
         v4,
         v6,
         aliases: wish.aliases.iter().map(|alias| alias.to_lowercase().into()).collect(),
-        names: names(owner, wish.aliases),
+        names: names(owner, wish.aliases.iter().map(|alias| &**alias)),
     })
 }
 
@@ -110,9 +110,9 @@ fn lease(
 }
 
 /// The sandbox's name first: it is the one that reverse queries answer.
-fn names(owner: &Owner<'_>, aliases: &[Alias]) -> Vec<Arc<str>> {
-    let mut names: Vec<Arc<str>> = Vec::with_capacity(aliases.len() + 3);
-    let all = [&**owner.name].into_iter().chain(aliases.iter().map(|alias| &**alias));
+pub(super) fn names<'a>(owner: &Owner<'a>, aliases: impl Iterator<Item = &'a str>) -> Vec<Arc<str>> {
+    let mut names: Vec<Arc<str>> = Vec::new();
+    let all = [&**owner.name].into_iter().chain(aliases);
     for name in all.chain([short(owner.id), owner.hostname]) {
         let name: Arc<str> = name.to_lowercase().into();
         if !names.contains(&name) {

@@ -1,7 +1,8 @@
 //! Handlers of the noun network.
 
 use netd_api::network::{
-    Connect, Create, Disconnect, FILTERS, Inspect, List, Network, Prune, Pruned, Remove,
+    Connect, Create, Disconnect, FILTERS, Inspect, List, Network, Prune, Pruned, Remove, Update,
+    UpdateEndpoint,
 };
 use netd_api::{ApiError, Filters, Nothing};
 
@@ -57,6 +58,23 @@ pub(super) fn routes(router: &mut Router) {
     router.on(Disconnect, async |app, params, request| {
         app.change(move |world| manager::disconnect(world, &params.name, &request)).await?;
         Ok(Nothing {})
+    });
+    router.on(Update, async |app, params, request| {
+        app.change(move |world| {
+            let network = manager::update_network(world, &params.name, &request)?;
+            Ok(show::network(&network, Some(world.model())))
+        })
+        .await
+    });
+    router.on(UpdateEndpoint, async |app, params, request| {
+        app.change(move |world| {
+            let (sandbox, endpoint) = manager::update_endpoint(world, &params.name, &request)?;
+            let shown = show::endpoint(&sandbox, &endpoint, world.model());
+            shown
+                .map(|(_, settings)| settings)
+                .ok_or_else(|| ApiError::not_found("the network is gone").into())
+        })
+        .await
     });
 }
 

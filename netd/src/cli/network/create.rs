@@ -119,7 +119,7 @@ fn holder<'a>(configs: &'a mut [CreateSubnet], flag: &str, address: IpAddr) -> R
     configs.iter_mut().find(holds).with_context(|| format!("{flag} {address}: it lies in no --subnet"))
 }
 
-fn pairs(labels: Vec<Label>) -> BTreeMap<String, String> {
+pub(super) fn pairs(labels: Vec<Label>) -> BTreeMap<String, String> {
     labels.into_iter().map(|label| (label.key, label.value)).collect()
 }
 

@@ -1,0 +1,118 @@
+//! Live changes that move nothing: the options of a network that rules and bridge ports carry, and the names of a
+//! sandbox on one network. What is so already costs no commit.
+
+use std::sync::Arc;
+
+use netd_api::ApiError;
+use netd_api::network::{BridgeOptions, ChangeEndpoint, ChangeNetwork};
+
+use super::network::replace;
+use super::wire::{self, Owner};
+use super::{World, find};
+use crate::error::{Chain, Result};
+use crate::model::{Endpoint, Network, Sandbox};
+use crate::store::{Record as _, Txn, encode, key_of};
+
+pub(crate) fn network(world: &mut World, wanted: &str, request: &ChangeNetwork) -> Result<Arc<Network>> {
+    if matches!(wanted, "host" | "none") {
+        let detail = format!("{wanted} is a pre-defined network and has no options");
+        return Err(ApiError::forbidden(detail).into());
+    }
+    let before = find::network(world.model(), wanted)?;
+    let asked = BridgeOptions::try_from(&request.options)?;
+    for (key, given) in [("mtu", asked.mtu.is_some()), ("bridge-name", asked.bridge_name.is_some())] {
+        if given {
+            let detail = format!("{key} cannot be changed while the network {} exists", before.name);
+            let remedy = "remove the network and create it again with that option";
+            return Err(ApiError::invalid(detail).at(format!("Options.{key}")).remedy(remedy).into());
+        }
+    }
+    let mut after = Network::clone(&before);
+    after.options.icc = asked.icc.unwrap_or(before.options.icc);
+    after.options.isolate = asked.isolate.unwrap_or(before.options.isolate);
+    after.options.masquerade = asked.masquerade.unwrap_or(before.options.masquerade);
+    after.options.given.extend(request.options.clone());
+    if after == *before {
+        return Ok(before);
+    }
+    if after.options.icc != before.options.icc {
+        keep_apart(world, &before, !after.options.icc)?;
+    }
+    let key = key_of::<Network>(after.id());
+    let txn = match world.records.revision_of(&key) {
+        Some(revision) => Txn::default().expect(Arc::clone(&key), revision),
+        None => Txn::default().expect_absent(Arc::clone(&key)),
+    };
+    if let Err(error) = world.commit(&txn.put(key, encode(&after)?)) {
+        if after.options.icc != before.options.icc
+            && let Err(error) = keep_apart(world, &before, !before.options.icc)
+        {
+            tracing::warn!(network = %before.name, %error, "cannot put its ports back as they were");
+        }
+        return Err(error);
+    }
+    world.tell("network", "update", &after.id, &after.name, &[]);
+    Ok(Arc::new(after))
+}
+
+/// All ports of the network or none. Those that come later get it when they are made.
+fn keep_apart(world: &mut World, network: &Network, apart: bool) -> Result<()> {
+    let endpoints = world.model().sandboxes.values().flat_map(|sandbox| &sandbox.endpoints);
+    let ports: Vec<Arc<str>> = endpoints
+        .filter(|endpoint| endpoint.network == network.id)
+        .map(|endpoint| Arc::clone(&endpoint.host_link))
+        .collect();
+    world.kernel.keep_apart(network, &ports, apart).map_err(|error| {
+        if let Err(again) = world.kernel.keep_apart(network, &ports, !apart) {
+            tracing::warn!(network = %network.name, error = %Chain(&again), "cannot put its ports back");
+        }
+        error.into()
+    })
+}
+
+/// The sandbox as it is now, and which of its endpoints was meant.
+pub(crate) fn endpoint(
+    world: &mut World,
+    wanted: &str,
+    request: &ChangeEndpoint,
+) -> Result<(Arc<Sandbox>, Endpoint)> {
+    let before = find::sandbox(world.model(), &request.sandbox)?;
+    let network = find::network(world.model(), wanted)?;
+    let mut after = Sandbox::clone(&before);
+    let Some(endpoint) = after.endpoints.iter_mut().find(|endpoint| endpoint.network == network.id) else {
+        let detail = format!("sandbox {} is not on network {}", before.name, network.name);
+        let remedy = format!("`netd network connect {} {}`", network.name, before.name);
+        return Err(ApiError::conflict(detail).remedy(remedy).into());
+    };
+    if !network.resolves && !request.add_aliases.is_empty() {
+        let detail = format!("the default network {:?} has no aliases", network.name);
+        let remedy = "create a network (`netd network create`) and use that";
+        return Err(ApiError::invalid(detail).at("AddAliases").remedy(remedy).into());
+    }
+    let gone = |alias: &str| request.remove_aliases.iter().any(|other| **other == *alias);
+    endpoint.aliases.retain(|alias| !gone(alias));
+    for alias in &request.add_aliases {
+        let alias: Arc<str> = Arc::from(&**alias);
+        if !endpoint.aliases.contains(&alias) {
+            endpoint.aliases.push(alias);
+        }
+    }
+    let owner = Owner { id: &before.id, name: &before.name, hostname: &before.hostname };
+    endpoint.names = wire::names(&owner, endpoint.aliases.iter().map(|alias| &**alias));
+    if endpoint.names.len() > MOST_NAMES {
+        let detail = format!("{} would have {} names on {}", before.name, endpoint.names.len(), network.name);
+        let remedy = format!("leave it at {MOST_NAMES}");
+        return Err(ApiError::invalid(detail).at("AddAliases").remedy(remedy).into());
+    }
+    let endpoint = endpoint.clone();
+    if after == *before {
+        return Ok((before, endpoint));
+    }
+    let txn = replace(world, &after)?;
+    world.commit(&txn)?;
+    world.tell("network", "update-endpoint", &network.id, &network.name, &[("container", &after.id)]);
+    Ok((Arc::new(after), endpoint))
+}
+
+/// Requests can be repeated, so their own bound is none.
+const MOST_NAMES: usize = 1024;
