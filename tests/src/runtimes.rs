@@ -15,11 +15,13 @@ pub use podman::Podman;
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, binary_dir};
+use crate::eventually::eventually;
 use crate::host::Host;
 use crate::lab::Lab;
 
@@ -37,6 +39,17 @@ impl Site {
         link(&netd.socket(), "/run/netd/netd.sock")?;
         link(&binary_dir()?.join("netd-cni"), "/opt/cni/bin/netd-cni")?;
         Ok(Self { host, netd })
+    }
+
+    /// What is left of netd's after the last container was removed: no sandbox, and soon no link.
+    pub fn left_nothing(&self) -> Result<()> {
+        let sandboxes = self.netd.netd("sandbox ls")?;
+        ensure!(!sandboxes.stdout.contains("cni-"), "{}", sandboxes.stdout);
+        eventually(Duration::from_secs(5), "the links of the containers go", || {
+            let links = self.host.look("ip -br link")?;
+            ensure!(!links.lines().any(|line| line.starts_with("nv")), "{links}");
+            Ok(())
+        })
     }
 }
 

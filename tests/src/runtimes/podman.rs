@@ -59,22 +59,17 @@ impl<'a> Podman<'a> {
     pub fn left_nothing(&self) -> Result<()> {
         let containers = self.sh("ps -aq")?;
         ensure!(containers.text().is_empty(), "{containers:?}");
-        let sandboxes = self.site.netd.netd("sandbox ls -q")?;
-        ensure!(sandboxes.text().is_empty(), "{}", self.site.netd.netd("sandbox ls")?.stdout);
+        self.site.left_nothing()?;
         eventually(Duration::from_secs(5), "nothing is left of the containers", || {
-            let theirs = |line: &String| {
-                ["conmon", "runc", "podman", "netd-cni"].iter().any(|name| line.contains(name))
+            let is_theirs = |line: &String| {
+                ["conmon", "runc", "podman", "netd-cni"].iter().any(|name| line.ends_with(name))
             };
-            let left: Vec<_> = processes()?
-                .into_iter()
-                .filter_map(|process| process.arguments.first().cloned())
-                .filter(theirs)
-                .collect();
+            let programs =
+                processes()?.into_iter().filter_map(|process| process.arguments.into_iter().next());
+            let left: Vec<_> = programs.filter(is_theirs).collect();
             ensure!(left.is_empty(), "{left:?}");
             let namespaces = self.place.look("ip netns list")?;
             ensure!(!namespaces.contains("netns-"), "{namespaces}");
-            let links = self.place.look("ip -br link")?;
-            ensure!(!links.lines().any(|line| line.starts_with("nv")), "{links}");
             Ok(())
         })
     }
