@@ -3,6 +3,8 @@
 //! A record is written whole, as JSON, under `network/<id>` or `sandbox/<id>`; address leases are keys of their own
 //! (`lease/<network id>/<address>`) so that a store shared by many nodes can refuse a second owner.
 
+mod indexed;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use indexed::{Indexed, Keyed, NetworkKey, SandboxKey};
 
 /// 64 lower-case hex digits, as Docker's ids. The first 12 are the short id.
 pub(crate) type Id = Arc<str>;
@@ -180,11 +184,11 @@ pub(crate) enum Change {
     Sandbox { before: Option<Arc<Sandbox>>, after: Option<Arc<Sandbox>> },
 }
 
-/// Every record, by id.
+/// Every record.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Model {
-    pub networks: BTreeMap<Id, Arc<Network>>,
-    pub sandboxes: BTreeMap<Id, Arc<Sandbox>>,
+    pub networks: Indexed<Network>,
+    pub sandboxes: Indexed<Sandbox>,
 }
 
 impl Sandbox {

@@ -23,7 +23,7 @@ use crate::dataplane::{Batch, Session, SocketKey, SocketUse, Sockets};
 use crate::driver::Background;
 use crate::error::{Chain, Result};
 use crate::files::{Files, HOSTS, RESOLV_CONF};
-use crate::model::{self, Id, Mode, Model, Protocol, Sandbox};
+use crate::model::{self, Id, Mode, Model, Protocol, Sandbox, SandboxKey};
 use crate::tables::{Change, Projection};
 use crate::{firewall, hosts, resolvconf, resolver, steer};
 pub(crate) use host::HostResolver;
@@ -266,10 +266,8 @@ impl Reconcile {
 
     /// On the default network a link is a line of the hosts file.
     fn write_linkers(&self, target: &Id, model: &Model) {
-        for other in model.sandboxes.values() {
-            if other.links.iter().any(|link| link.sandbox == *target) {
-                self.write_files(other, model);
-            }
+        for other in model.sandboxes.by(&SandboxKey::LinksTo(Arc::clone(target))) {
+            self.write_files(other, model);
         }
     }
 

@@ -22,7 +22,7 @@ use netd_dns::table::View;
 use netd_proxy::table::{Listener, ListenerId};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{self, Id, Model, Network, Sandbox};
+use crate::model::{self, Id, Model, Network, Sandbox, SandboxKey};
 use difference::Difference;
 use names::Names;
 use part::Part;
@@ -37,10 +37,6 @@ pub(crate) enum Change {
 pub(crate) struct Projection {
     model: Model,
     names: Names,
-    /// Sandboxes by a network they are on.
-    members: BTreeMap<Id, BTreeSet<Id>>,
-    /// Sandboxes by a sandbox they have a link to.
-    linkers: BTreeMap<Id, BTreeSet<Id>>,
 }
 
 impl Projection {
@@ -91,7 +87,7 @@ impl Projection {
         let concerned = if same_for_sandboxes(before.map(|network| &**network), after.as_deref()) {
             BTreeSet::new()
         } else {
-            self.members.get(id).cloned().unwrap_or_default()
+            self.ids_by(&SandboxKey::On(Arc::clone(id)))
         };
         let mut changes = self.replace(&concerned, |projection| {
             match after {
@@ -106,17 +102,18 @@ impl Projection {
     }
 
     fn sandbox(&mut self, id: &Id, after: Option<Arc<Sandbox>>) -> Vec<Change> {
-        let mut concerned = self.linkers.get(id).cloned().unwrap_or_default();
+        let mut concerned = self.ids_by(&SandboxKey::LinksTo(Arc::clone(id)));
         concerned.insert(Arc::clone(id));
         self.replace(&concerned, |projection| {
-            if let Some(before) = projection.model.sandboxes.remove(id) {
-                projection.unindex(&before);
-            }
-            if let Some(sandbox) = after {
-                projection.index(&sandbox);
-                projection.model.sandboxes.insert(Arc::clone(id), sandbox);
-            }
+            match after {
+                Some(sandbox) => projection.model.sandboxes.insert(Arc::clone(id), sandbox),
+                None => projection.model.sandboxes.remove(id),
+            };
         })
+    }
+
+    fn ids_by(&self, key: &SandboxKey) -> BTreeSet<Id> {
+        self.model.sandboxes.by(key).map(|sandbox| Arc::clone(&sandbox.id)).collect()
     }
 
     /// Projects the concerned sandboxes, makes the change, projects them again, and sends the difference.
@@ -138,39 +135,12 @@ impl Projection {
         let sandboxes = concerned.iter().filter_map(|id| self.model.sandboxes.get(id));
         sandboxes.map(|sandbox| Part::of(sandbox, &self.model)).collect()
     }
-
-    fn index(&mut self, sandbox: &Sandbox) {
-        for endpoint in &sandbox.endpoints {
-            self.members.entry(Arc::clone(&endpoint.network)).or_default().insert(Arc::clone(&sandbox.id));
-        }
-        for link in &sandbox.links {
-            self.linkers.entry(Arc::clone(&link.sandbox)).or_default().insert(Arc::clone(&sandbox.id));
-        }
-    }
-
-    fn unindex(&mut self, sandbox: &Sandbox) {
-        for endpoint in &sandbox.endpoints {
-            forget(&mut self.members, &endpoint.network, &sandbox.id);
-        }
-        for link in &sandbox.links {
-            forget(&mut self.linkers, &link.sandbox, &sandbox.id);
-        }
-    }
 }
 
 /// What is served for one sandbox: the listeners and the view that sockets are needed for.
 pub(crate) fn served(sandbox: &Sandbox, model: &Model) -> (Option<View>, BTreeMap<ListenerId, Listener>) {
     let part = Part::of(sandbox, model);
     (part.view, part.listeners)
-}
-
-fn forget(index: &mut BTreeMap<Id, BTreeSet<Id>>, key: &Id, sandbox: &Id) {
-    if let Some(set) = index.get_mut(key) {
-        set.remove(sandbox);
-        if set.is_empty() {
-            index.remove(key);
-        }
-    }
 }
 
 /// Whether nothing that a sandbox's part depends on differs.

@@ -8,26 +8,25 @@ use std::sync::Arc;
 use netd_api::ApiError;
 
 use crate::error::Result;
-use crate::model::{Id, Model, Network, Sandbox};
+use crate::model::{Id, Model, Network, NetworkKey, Sandbox, SandboxKey};
 
 pub(crate) fn network(model: &Model, wanted: &str) -> Result<Arc<Network>> {
-    find("network", &model.networks, wanted, |network| &network.name)
+    let named = model.networks.by(&NetworkKey::Name(wanted.into())).next();
+    find("network", &model.networks, wanted, named)
 }
 
 pub(crate) fn sandbox(model: &Model, wanted: &str) -> Result<Arc<Sandbox>> {
-    find("sandbox", &model.sandboxes, wanted, |sandbox| &sandbox.name)
+    let named = model.sandboxes.by(&SandboxKey::Name(wanted.into())).next();
+    find("sandbox", &model.sandboxes, wanted, named)
 }
 
 fn find<T>(
     kind: &str,
     records: &BTreeMap<Id, Arc<T>>,
     wanted: &str,
-    name: impl Fn(&T) -> &str,
+    named: Option<&Arc<T>>,
 ) -> Result<Arc<T>> {
-    if let Some(found) = records.get(wanted) {
-        return Ok(Arc::clone(found));
-    }
-    if let Some(found) = records.values().find(|record| name(record) == wanted) {
+    if let Some(found) = records.get(wanted).or(named) {
         return Ok(Arc::clone(found));
     }
     let mut prefixed = records

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use netd_api::network::{self as api, Ipam, IpamConfig, NetworkContainer};
 use netd_api::sandbox::{
@@ -14,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::{World, hex, wire};
 use crate::files::{HOSTS, RESOLV_CONF};
 use crate::ipam::Family;
-use crate::model::{Endpoint, Mode, Model, Network, Sandbox};
+use crate::model::{Endpoint, Mode, Model, Network, Sandbox, SandboxKey};
 
 /// Every network with the two that are none: `host` and `none`.
 pub(crate) fn networks(model: &Model) -> Vec<api::Network> {
@@ -79,7 +80,7 @@ pub(crate) fn network(network: &Network, model: Option<&Model>) -> api::Network 
 
 fn containers(network: &Network, model: &Model) -> BTreeMap<String, NetworkContainer> {
     let mut containers = BTreeMap::new();
-    for sandbox in model.sandboxes.values() {
+    for sandbox in model.sandboxes.by(&SandboxKey::On(Arc::clone(&network.id))) {
         for endpoint in sandbox.endpoints.iter().filter(|endpoint| endpoint.network == network.id) {
             let container = NetworkContainer {
                 name: sandbox.name.to_string(),

@@ -16,7 +16,7 @@ use super::wire::{self, Owner, Wish};
 use super::{World, find, new_id};
 use crate::error::Result;
 use crate::ipam::{Leases, SubnetRequest, plan};
-use crate::model::{Driver, Endpoint, Mode, Network, NetworkOptions, Sandbox};
+use crate::model::{Driver, Endpoint, Mode, Network, NetworkKey, NetworkOptions, Sandbox, SandboxKey};
 use crate::store::{Record as _, Txn, encode, key_of, lease_key};
 
 /// The network of sandboxes that name none; made at first start.
@@ -30,7 +30,7 @@ pub(crate) fn create(world: &mut World, request: &CreateNetwork) -> Result<Arc<N
 }
 
 fn build(world: &mut World, undo: &mut Undo, request: &CreateNetwork) -> Result<Arc<Network>> {
-    if world.model().networks.values().any(|network| *network.name == *request.name) {
+    if world.model().networks.by(&NetworkKey::Name(Arc::from(&*request.name))).next().is_some() {
         let detail = format!("network with name {} already exists", request.name);
         return Err(ApiError::conflict(detail).at("Name").remedy("choose another name").into());
     }
@@ -103,7 +103,7 @@ fn subnet_requests(config: &[CreateSubnet]) -> Result<Vec<SubnetRequest>> {
 
 /// The addresses of the device when it is there already, made by somebody else. One network a bridge.
 fn adopts(world: &mut World, bridge: &str) -> Result<Option<Vec<IpAddr>>> {
-    if let Some(other) = world.model().networks.values().find(|network| *network.bridge == *bridge) {
+    if let Some(other) = world.model().networks.by(&NetworkKey::Bridge(bridge.into())).next() {
         let detail = format!("the device {bridge} belongs to network {}", other.name);
         return Err(ApiError::conflict(detail)
             .at("Options.bridge-name")
@@ -183,8 +183,7 @@ pub(crate) fn prune(world: &mut World, filters: Vec<Filter>) -> Result<Vec<Strin
 }
 
 fn on<'a>(world: &'a World, network: &'a Network) -> impl Iterator<Item = &'a Sandbox> {
-    let sandboxes = world.model().sandboxes.values().map(|sandbox| &**sandbox);
-    sandboxes.filter(|sandbox| sandbox.endpoints.iter().any(|endpoint| endpoint.network == network.id))
+    world.model().sandboxes.by(&SandboxKey::On(Arc::clone(&network.id))).map(|sandbox| &**sandbox)
 }
 
 pub(crate) fn connect(world: &mut World, wanted: &str, request: &ConnectSandbox) -> Result<Arc<Sandbox>> {

@@ -18,7 +18,7 @@ use super::undo::{Step, Undo};
 use super::wire::{self, Owner, Wish};
 use super::{World, find, new_id, publish};
 use crate::error::{Chain, Result};
-use crate::model::{DnsOptions, Endpoint, Id, Link, Mode, PortRange, Sandbox};
+use crate::model::{DnsOptions, Endpoint, Id, Link, Mode, PortRange, Sandbox, SandboxKey};
 use crate::store::{Txn, encode, encode_lease, key_of, lease_key};
 use crate::tables;
 
@@ -225,8 +225,7 @@ pub(crate) fn remove(world: &mut World, wanted: &str, force: bool) -> Result<()>
     let sharers: Vec<&str> = world
         .model()
         .sandboxes
-        .values()
-        .filter(|other| other.mode == Mode::Container(Arc::clone(&sandbox.id)))
+        .by(&SandboxKey::Shares(Arc::clone(&sandbox.id)))
         .map(|other| &*other.name)
         .take(10)
         .collect();

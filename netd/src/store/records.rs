@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Entry, Key, KeyChange, Revision, Value};
-use crate::model::{Change, Id, Model, Network, Sandbox};
+use crate::model::{Change, Id, Indexed, Keyed, Model, Network, Sandbox};
 
 /// A kind of record with keys of its own.
 pub(crate) trait Record: Serialize + DeserializeOwned {
@@ -184,7 +184,7 @@ impl Decoded {
     }
 }
 
-fn set<T>(records: &mut BTreeMap<Id, Arc<T>>, id: Id, after: Option<Arc<T>>) -> Option<Arc<T>> {
+fn set<T: Keyed>(records: &mut Indexed<T>, id: Id, after: Option<Arc<T>>) -> Option<Arc<T>> {
     match after {
         Some(record) => records.insert(id, record),
         None => records.remove(&id),

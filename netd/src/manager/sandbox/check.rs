@@ -1,6 +1,7 @@
 //! What a request may not combine. Checked before anything is taken, so that a refusal changes nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use netd_api::ApiError;
 use netd_api::sandbox::{CreateSandbox, NetworkMode};
@@ -8,11 +9,12 @@ use netd_sys::netns::Netns;
 
 use crate::error::{Chain, Result};
 use crate::manager::{World, wire};
-use crate::model::Sandbox;
+use crate::model::{Sandbox, SandboxKey};
 
 /// Refuses what cannot be done, and says what will be ignored.
 pub(super) fn request(world: &World, request: &CreateSandbox) -> Result<Vec<String>> {
-    if let Some(other) = world.model().sandboxes.values().find(|sandbox| *sandbox.name == *request.name) {
+    let name = SandboxKey::Name(Arc::from(&*request.name));
+    if let Some(other) = world.model().sandboxes.by(&name).next() {
         let detail =
             format!("the name {} is in use by sandbox {}", request.name, crate::manager::short(&other.id));
         return Err(ApiError::conflict(detail)
@@ -103,8 +105,8 @@ pub(super) fn given_namespace(world: &World, netns: &Netns, sandbox: &Sandbox) -
         let detail = format!("{path} is the host's own namespace");
         return Err(ApiError::invalid(detail).at("Netns").remedy("use the network mode host").into());
     }
-    let identity = wire::identity(netns.id());
-    match world.model().sandboxes.values().find(|other| other.netns_identity == identity) {
+    let (device, inode) = wire::identity(netns.id());
+    match world.model().sandboxes.by(&SandboxKey::Netns(device, inode)).next() {
         None => Ok(()),
         Some(other) => {
             let detail = format!("{path} is the namespace of sandbox {}", other.name);
