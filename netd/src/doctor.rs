@@ -1,137 +1,128 @@
 //! `netd doctor`: what netd needs from this host, what it found, and what to do about it. Reads only.
+//!
+//! A check that finds nothing says so in one line; one that finds faults gives a line for each. *Failed* means that
+//! something netd promises does not work now; a warning, that it may not, or will not under some conditions. The parts
+//! below take plain data where they can; what is read from the kernel is read here.
 
-use netd_api::system::{Check, Feature, Verdict};
-use netd_sys::nft::Nft;
-use netd_sys::sysctl;
+mod clashes;
+mod devices;
+mod features;
+mod firewall;
+mod mtu;
+mod sysctls;
+
+use netd_api::system::{Check, Verdict};
+use netd_sys::nft::{Hooked, Nft, Passage};
+use netd_sys::{KernelError, sysctl};
 
 use crate::error::Chain;
 use crate::manager::World;
+pub(crate) use features::features;
 
 /// Descriptors a few hundred published ports and sandboxes need.
 const DESCRIPTORS: u64 = 16_384;
 
-/// What of the kernel netd can use. Each is tried, not read off a version.
-pub(crate) fn features() -> Vec<Feature> {
-    let available = |key: &str| sysctl::read(key).is_ok();
-    vec![
-        Feature {
-            name: "nftables".into(),
-            available: Nft::open().and_then(|mut nft| nft.tables()).is_ok(),
-            detail: "isolation, masquerade, and port 53 in sandboxes".into(),
-        },
-        Feature {
-            name: "ipv6".into(),
-            available: available("net/ipv6/conf/all/forwarding"),
-            detail: "networks with IPv6, and published ports on [::]".into(),
-        },
-        Feature {
-            name: "conntrack".into(),
-            available: available("net/netfilter/nf_conntrack_max"),
-            detail: "replies to what sandboxes ask of the outside".into(),
-        },
-    ]
-}
-
 pub(crate) fn examine(world: &mut World) -> Vec<Check> {
-    let mut checks: Vec<Check> = features()
-        .into_iter()
-        .map(|feature| Check {
-            verdict: if feature.available { Verdict::Ok } else { Verdict::Failed },
-            detail: feature.detail,
-            remedy: (!feature.available).then(|| format!("use a kernel with {}", feature.name)),
-            name: feature.name,
-        })
-        .collect();
-    checks.push(forwarding());
-    checks.push(bridge_filter());
+    let mut checks = features::examine();
+    let (links, addresses, routes) =
+        (world.kernel.rtnl.links(), world.kernel.rtnl.addresses(), world.kernel.rtnl.routes());
+    checks.extend(sysctls::examine(world.model()));
+    match (links, addresses, routes) {
+        (Ok(links), Ok(addresses), Ok(routes)) => {
+            let model = world.model();
+            checks.extend(devices::examine(model, &links, &addresses));
+            checks.extend(mtu::examine(model, &links, &routes));
+            checks.extend(clashes::subnets(model, &links, &routes));
+        }
+        (links, addresses, routes) => {
+            let errors = [links.err(), addresses.err(), routes.err()];
+            checks.extend(errors.into_iter().flatten().map(|error| unreadable("devices", &error)));
+        }
+    }
+    checks.extend(match survey() {
+        Ok((hooked, passages)) => firewall::examine(world.model(), &hooked, &passages, &bridge_filters()),
+        Err(error) => vec![unreadable("firewall", &error)],
+    });
+    checks.push(clashes::legacy_rules());
+    checks.extend(clashes::ports(&world.reconcile.unserved(), world.model()));
+    checks.extend(clashes::resolver(world.model()));
     checks.push(descriptors());
     checks.push(resolvers(world));
-    checks.push(mtu(world));
     checks
 }
 
-fn check(name: &str, verdict: Verdict, detail: impl Into<String>, remedy: Option<&str>) -> Check {
-    Check { name: name.into(), verdict, detail: detail.into(), remedy: remedy.map(Into::into) }
+fn survey() -> Result<(Vec<Hooked>, Vec<Passage>), KernelError> {
+    let mut nft = Nft::open()?;
+    Ok((nft.hooked()?, nft.passages()?))
 }
 
-fn forwarding() -> Check {
-    match sysctl::read("net/ipv4/ip_forward") {
-        Ok(value) if value == "1" => check("forwarding", Verdict::Ok, "the host forwards IPv4", None),
-        Ok(_) => check(
-            "forwarding",
-            Verdict::Warning,
-            "the host does not forward IPv4: sandboxes reach the host, not the outside",
-            Some("netd switches it on when a network is made; see what switched it off, or restart netd"),
-        ),
-        Err(error) => check("forwarding", Verdict::Failed, Chain(&error).to_string(), None),
-    }
-}
-
-/// With it, frames inside a bridge pass the forward hooks of every table on the host, such as a policy of drop.
-fn bridge_filter() -> Check {
-    match sysctl::read("net/bridge/bridge-nf-call-iptables") {
-        Ok(value) if value == "1" => check(
-            "bridge-filter",
-            Verdict::Warning,
-            "frames within a bridge pass the host's forward rules (bridge-nf-call-iptables is 1)",
-            Some("set it to 0 unless something needs it, or allow the bridges nd-* and netd0 in those rules"),
-        ),
-        _ => check("bridge-filter", Verdict::Ok, "frames within a bridge pass no rules of the host", None),
+/// The families whose rules see frames within a bridge, if any.
+fn bridge_filters() -> firewall::BridgeFilters {
+    let on = |key: &str| sysctl::read(key).is_ok_and(|value| value == "1");
+    firewall::BridgeFilters {
+        v4: on("net/bridge/bridge-nf-call-iptables"),
+        v6: on("net/bridge/bridge-nf-call-ip6tables"),
     }
 }
 
 fn descriptors() -> Check {
     match nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
         Ok((_, hard)) if hard >= DESCRIPTORS => {
-            check("descriptors", Verdict::Ok, format!("up to {hard} descriptors a process"), None)
+            fine("descriptors", format!("up to {hard} descriptors a process"))
         }
-        Ok((_, hard)) => check(
+        Ok((_, hard)) => warning(
             "descriptors",
-            Verdict::Warning,
             format!("only {hard} descriptors a process: each sandbox and published port takes some"),
-            Some("raise LimitNOFILE of the unit"),
+            "raise LimitNOFILE of the unit",
         ),
-        Err(errno) => check("descriptors", Verdict::Failed, errno.to_string(), None),
+        Err(errno) => unreadable("descriptors", &errno),
     }
 }
 
 fn resolvers(world: &World) -> Check {
     let servers = world.reconcile.host_servers();
     if servers.is_empty() {
-        return check(
+        return warning(
             "resolvers",
-            Verdict::Warning,
             "the host has no resolver: only names of sandboxes resolve",
-            Some("name one in the host's resolv.conf, or as dns.servers in netd's configuration"),
+            "name one in the host's resolv.conf (not 127.0.0.11), or as dns.servers in netd's configuration",
         );
     }
     let shown: Vec<String> = servers.iter().map(ToString::to_string).collect();
-    check("resolvers", Verdict::Ok, format!("other names are asked of {}", shown.join(", ")), None)
+    fine("resolvers", format!("other names are asked of {}", shown.join(", ")))
 }
 
-/// A network whose packets are larger than the way out takes depends on path MTU discovery, which firewalls break.
-fn mtu(world: &mut World) -> Check {
-    let routes = world.kernel.rtnl.routes().unwrap_or_default();
-    let links = world.kernel.rtnl.links().unwrap_or_default();
-    let outside = routes.iter().find(|route| route.is_default()).and_then(|route| route.link);
-    let Some(outside) = links.iter().find(|link| Some(link.index) == outside) else {
-        return check("mtu", Verdict::Ok, "there is no default route to compare with", None);
-    };
-    let larger: Vec<String> = world
-        .model()
-        .networks
-        .values()
-        .filter(|network| network.options.mtu > outside.mtu && !network.internal)
-        .map(|network| format!("{} ({})", network.name, network.options.mtu))
-        .collect();
-    if larger.is_empty() {
-        return check(
-            "mtu",
-            Verdict::Ok,
-            format!("no network exceeds the {} of {}", outside.mtu, outside.name),
-            None,
-        );
-    }
-    let detail = format!("{} exceed the MTU {} of {}", larger.join(", "), outside.mtu, outside.name);
-    check("mtu", Verdict::Warning, detail, Some("create them with `-o mtu=...`, or set network.mtu"))
+fn fine(name: &str, detail: impl Into<String>) -> Check {
+    Check { name: name.into(), verdict: Verdict::Ok, detail: detail.into(), remedy: None }
 }
+
+fn warning(name: &str, detail: impl Into<String>, remedy: impl Into<String>) -> Check {
+    let (name, detail, remedy) = (name.into(), detail.into(), Some(remedy.into()));
+    Check { name, verdict: Verdict::Warning, detail, remedy }
+}
+
+fn failed(name: &str, detail: impl Into<String>, remedy: impl Into<String>) -> Check {
+    Check { verdict: Verdict::Failed, ..warning(name, detail, remedy) }
+}
+
+fn unreadable(name: &str, error: &dyn std::error::Error) -> Check {
+    failed(name, Chain(error).to_string(), "run the daemon as root, on a kernel that is not locked down")
+}
+
+/// The faults, or that there is none.
+fn or_fine(faults: Vec<Check>, name: &str, detail: impl Into<String>) -> Vec<Check> {
+    if faults.is_empty() { vec![fine(name, detail)] } else { faults }
+}
+
+/// A few names, and how many more there are.
+fn some_of<T: AsRef<str>>(names: &[T]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

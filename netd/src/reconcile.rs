@@ -298,6 +298,16 @@ impl Reconcile {
         Change::Dns(Dns::PutHostServers { servers: self.host.servers().to_vec() })
     }
 
+    /// Listeners that should be served and that could not be opened.
+    pub(crate) fn unserved(&self) -> Vec<Listener> {
+        let listener = |change| match change {
+            Change::Proxy(Proxy::PutListener(listener)) => Some(listener),
+            _ => None,
+        };
+        let wanted = self.projection.whole().into_iter().filter_map(listener);
+        wanted.filter(|listener| !self.held.has(&listener.id)).collect()
+    }
+
     pub(crate) fn projection(&self) -> &Projection {
         &self.projection
     }

@@ -19,6 +19,7 @@ use crate::netlink::attr::{attributes, text};
 use crate::netlink::channel::{Channel, Frame, Refusal};
 use crate::netlink::{append, unanswered};
 use crate::netns::Netns;
+pub use survey::{Family, Hooked, Passage};
 pub use table::{
     Base, Chain, ChainKind, Element, End, Field, Hook, MaxSegment, Part, Rule, Set, Table, Transport, Type,
     Value, Verdict, ct_state,
@@ -26,6 +27,7 @@ pub use table::{
 
 mod rule;
 mod set;
+mod survey;
 mod table;
 
 /// A socket to the nftables of the namespace it was opened in.
@@ -126,21 +128,30 @@ impl Nft {
 
     /// The names of all tables of the family `inet`.
     pub fn tables(&mut self) -> Result<Vec<String>, KernelError> {
-        let mut message = framed(NfTablesMessage::GetTable(TableMessage { attributes: vec![] }));
-        message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let request = framed(NfTablesMessage::GetTable(TableMessage { attributes: vec![] }));
+        self.dump("the nftables tables", request, table_name)
+    }
+
+    /// Everything the kernel has of a kind.
+    fn dump<T>(
+        &mut self,
+        object: &'static str,
+        mut request: NetlinkMessage<NetfilterMessage>,
+        decode: impl Fn(&Frame<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, KernelError> {
+        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let sequence = self.channel.reserve(1);
         let mut outbox = Vec::new();
-        let deed = "list";
-        append(&mut outbox, &mut message, sequence).doing(deed, TABLES)?;
-        self.channel.send(&outbox).doing(deed, TABLES)?;
-        let mut names = Vec::new();
+        append(&mut outbox, &mut request, sequence).doing("list", object)?;
+        self.channel.send(&outbox).doing("list", object)?;
+        let mut found = Vec::new();
         loop {
-            for frame in self.channel.receive().map_err(unanswered).doing(deed, TABLES)? {
+            for frame in self.channel.receive().map_err(unanswered).doing("list", object)? {
                 match frame.verdict() {
                     _ if frame.sequence != sequence => {}
-                    Some(Ok(())) => return Ok(names),
-                    Some(Err(refusal)) => return Err(refusal.of(deed, TABLES)),
-                    None => names.extend(table_name(&frame)),
+                    Some(Ok(())) => return Ok(found),
+                    Some(Err(refusal)) => return Err(refusal.of("list", object)),
+                    None => found.extend(decode(&frame)),
                 }
             }
         }
@@ -232,7 +243,11 @@ impl Batch {
 }
 
 fn framed(message: NfTablesMessage) -> NetlinkMessage<NetfilterMessage> {
-    let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
+    framed_for(NetfilterProtoFamily::Inet, message)
+}
+
+fn framed_for(family: NetfilterProtoFamily, message: NfTablesMessage) -> NetlinkMessage<NetfilterMessage> {
+    let header = NetfilterHeader::new(family, 0, 0);
     NetlinkMessage::from(NetfilterMessage::new(header, NetfilterMessageInner::from(message)))
 }
 
@@ -282,7 +297,6 @@ fn table_name(frame: &Frame<'_>) -> Option<String> {
     attributes(frame.payload, HEADER).find(|(kind, _)| *kind == TABLE_NAME).map(|(_, value)| text(value))
 }
 
-const TABLES: &str = "the nftables tables";
 const DROP: u32 = libc::NF_DROP as u32;
 const ACCEPT: u32 = libc::NF_ACCEPT as u32;
 const NFTABLES: u16 = 10; // NFNL_SUBSYS_NFTABLES

@@ -11,8 +11,8 @@ use std::time::Duration;
 use lab::{machine, run};
 use netd_sys::netns::Netns;
 use netd_sys::nft::{
-    Base, Chain, ChainKind, Element, End, Field, Hook, MaxSegment, Nft, Part, Rule, Set, Table, Transport,
-    Type, Value, Verdict, ct_state,
+    Base, Chain, ChainKind, Element, End, Family, Field, Hook, Hooked, MaxSegment, Nft, Part, Rule, Set,
+    Table, Transport, Type, Value, Verdict, ct_state,
 };
 use proptest::prelude::*;
 use socket2::{Domain, Protocol, Socket, Type as SocketType};
@@ -376,5 +376,45 @@ fn a_table_lands_in_the_namespace_it_is_meant_for() {
         Nft::open_in(&web).expect("open").replace(&dns_table(5353)).expect("replace");
         assert_eq!(run("nft list tables"), "");
         assert_eq!(run("ip netns exec web nft list tables").trim(), "table inet netd-dns");
+    });
+}
+
+#[test]
+fn the_chains_of_others_are_seen_with_the_links_they_let_in() {
+    machine(|| {
+        let mut nft = Nft::open().expect("open");
+        assert_eq!(nft.hooked().expect("chains"), []);
+        run("nft add table ip filter");
+        run("nft 'add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'");
+        run("nft add chain ip filter DOCKER-USER");
+        run("nft 'add rule ip filter DOCKER-USER iifname \"nd-*\" counter accept'");
+        run("nft 'add rule ip filter DOCKER-USER iifname netd0 tcp dport 80 accept'");
+        for other in ["iifname netd1 drop", "iifname != netd2 accept", "oifname netd3 accept", "accept"] {
+            run(&format!("nft 'add rule ip filter DOCKER-USER {other}'"));
+        }
+        run("nft add table bridge b");
+        run("nft 'add chain bridge b in { type filter hook input priority -200; }'");
+        let base = |family, table: &str, chain: &str, hook, priority, accept| Hooked {
+            family,
+            table: table.into(),
+            chain: chain.into(),
+            kind: "filter".into(),
+            hook,
+            priority,
+            accept,
+        };
+        let mut hooked = nft.hooked().expect("chains");
+        hooked.sort_by_key(|chain| chain.family);
+        assert_eq!(
+            hooked,
+            [
+                base(Family::Ip, "filter", "FORWARD", Hook::Forward, 0, false),
+                base(Family::Bridge, "b", "in", Hook::Input, -200, true),
+            ]
+        );
+        let passages = nft.passages().expect("rules");
+        let links: Vec<_> = passages.iter().map(|passage| (&*passage.link, passage.is_prefix)).collect();
+        assert_eq!(links, [("nd-", true), ("netd0", false)]);
+        assert!(passages[0].covers("nd-1") && !passages[1].covers("netd01") && passages[1].covers("netd0"));
     });
 }
