@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -139,30 +139,46 @@ pub(crate) struct BackendHandle {
     v6: Option<SocketAddr>,
     weight: u16,
     open: Arc<AtomicU32>,
+    /// The family of the address that refused a datagram last: 4, 6, or 0. A hint for flows to come.
+    shunned: Arc<AtomicU8>,
 }
 
 impl BackendHandle {
     fn carried_over(backend: &Backend, before: &[Arc<Self>]) -> Arc<Self> {
         let old = before
             .binary_search_by(|candidate| candidate.id.cmp(&backend.id))
-            .map(|at| Arc::clone(&before[at].open));
+            .map(|at| (Arc::clone(&before[at].open), Arc::clone(&before[at].shunned)));
+        let (open, shunned) = old.unwrap_or_default();
         Arc::new(Self {
             id: Arc::clone(&backend.id),
             v4: backend.v4.map(SocketAddr::V4),
             v6: backend.v6.map(SocketAddr::V6),
             weight: backend.weight.max(1),
-            open: old.unwrap_or_default(),
+            open,
+            shunned,
         })
     }
 
-    /// Where a client of this family is led: to the backend's address of the same family where there is one. The port
-    /// of the listener, if it has one, replaces the address's own.
+    /// Where a client's datagrams are led: to the backend's address of the client's own family where there is one, and
+    /// that has not refused the last datagram.
     pub(crate) fn address(&self, client: IpAddr, port: Option<u16>) -> Option<SocketAddr> {
-        let [first, second] = self.addresses(client, port);
-        first.or(second)
+        match self.addresses(client, port) {
+            [Some(first), Some(second)] if family(first) == self.shunned.load(Ordering::Relaxed) => {
+                Some(second)
+            }
+            [first, second] => first.or(second),
+        }
     }
 
-    /// The address of the client's own family and that of the other.
+    /// The address of the other family than that one, which nobody listens at. Who comes next begins with it.
+    pub(crate) fn other_than(&self, refused: SocketAddr, port: Option<u16>) -> Option<SocketAddr> {
+        let [_, other] = self.addresses(refused.ip(), port);
+        self.shunned.store(family(refused), Ordering::Relaxed);
+        other
+    }
+
+    /// The address of the client's own family and that of the other. The port of the listener, if it has one, replaces
+    /// the addresses' own.
     pub(crate) fn addresses(&self, client: IpAddr, port: Option<u16>) -> [Option<SocketAddr>; 2] {
         let both = if client.is_ipv4() { [self.v4, self.v6] } else { [self.v6, self.v4] };
         both.map(|address| {
@@ -181,6 +197,10 @@ impl BackendHandle {
     fn load(&self) -> (u32, u16) {
         (self.open.load(Ordering::Relaxed), self.weight)
     }
+}
+
+fn family(address: SocketAddr) -> u8 {
+    if address.is_ipv4() { 4 } else { 6 }
 }
 
 /// A connection's hold on its backend.

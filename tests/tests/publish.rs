@@ -289,6 +289,24 @@ fn udp_works_again_when_the_backend_does() {
 }
 
 #[test]
+fn a_udp_server_of_one_family_answers_clients_of_both() {
+    scenario(|lab| {
+        let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);
+        let netd = host.daemon()?;
+        netd.netd("network create dual --ipv6")?;
+        let echo = netd.create("echo", "--network dual -p 5300:7000/udp")?;
+        traffic::echo(echo.udp((Ipv4Addr::UNSPECIFIED, 7000))?);
+        let six = outsider.udp((Ipv6Addr::UNSPECIFIED, 0))?;
+        eventually(Duration::from_secs(6), "a client that comes by IPv6 is answered", || {
+            traffic::ping(&six, (host.v6, 5300).into(), 1, 100)
+        })?;
+        let later = outsider.udp((Ipv6Addr::UNSPECIFIED, 0))?;
+        traffic::ping(&later, (host.v6, 5300).into(), 2, 100).context("and the next at once")?;
+        traffic::ping(&outsider.udp((Ipv4Addr::UNSPECIFIED, 0))?, (host.v4, 5300).into(), 3, 100)
+    });
+}
+
+#[test]
 fn a_port_on_loopback_is_the_hosts_alone() {
     scenario(|lab| {
         let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);

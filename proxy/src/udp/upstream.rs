@@ -22,8 +22,10 @@ pub(super) struct Upstream {
     peer: SocketAddr,
     occupied: Occupied,
     service: Arc<ServiceHandle>,
-    /// The backend's host said that nobody listens there; the next datagram looks for another backend.
+    /// The backend's host said that nobody listens there; the next datagram looks for another place.
     refused: bool,
+    /// The place is already the other one of two addresses that the backend has.
+    turned: bool,
     _pass: Pass,
 }
 
@@ -37,7 +39,7 @@ impl Upstream {
         let backend = &self.occupied.backend;
         Arc::ptr_eq(&self.service, &handle.service)
             && pool.keeps(backend)
-            && backend.address(key.client.ip(), handle.listener.target_port) == Some(self.peer)
+            && backend.addresses(key.client.ip(), handle.listener.target_port).contains(&Some(self.peer))
     }
 
     /// Tells of the flow that has ended, once.
@@ -120,7 +122,8 @@ impl Udp {
                 .add(&socket, Number::Flow(id).token(), Interest::READ)
                 .map_err(|_| Dropped::Exhausted)?;
             let occupied = backend.occupy();
-            Ok(Upstream { socket, peer, occupied, service: Arc::clone(service), refused: false, _pass: pass })
+            let service = Arc::clone(service);
+            Ok(Upstream { socket, peer, occupied, service, refused: false, turned: false, _pass: pass })
         })
     }
 
@@ -162,17 +165,18 @@ impl Udp {
         }
     }
 
-    /// Moves a flow whose backend refuses to another. Without another it stays, and so notices when the backend is
-    /// back.
+    /// Moves a flow that is refused to the backend's address of the other family, as a server may listen in one alone;
+    /// then to another backend. Without another it stays, or goes from one address to the other, and so notices when
+    /// the backend is back.
     pub(super) fn pick_again(&mut self, kit: &mut Kit, id: FlowId) {
         let Some(flow) = self.table.flow(id) else { return };
         let key = flow.key;
         let Some(lane) = self.lanes.get(key.lane) else { return };
         let (handle, pool) = (Arc::clone(&lane.handle), Arc::clone(&lane.pool));
-        let other = another(kit, lane, &key, &pool, &flow.upstream);
+        let other = elsewhere(kit, lane, &key, &pool, &flow.upstream);
         let Some(upstream) = self.table.upstream_mut(id) else { return };
         upstream.refused = false;
-        let Some((peer, occupied)) = other else { return };
+        let Some(Elsewhere { peer, occupied, turned }) = other else { return };
         let connected = datagram::connect(peer).and_then(|socket| {
             kit.poller.add(&socket, Number::Flow(id).token(), Interest::READ)?;
             Ok::<_, io::Error>(socket)
@@ -180,22 +184,35 @@ impl Udp {
         if let Ok(socket) = connected {
             // The old socket is this flow's alone: closing it takes it out of the poller.
             (upstream.socket, upstream.peer, upstream.occupied) = (socket, peer, occupied);
+            upstream.turned = turned;
             handle.meters.retried();
             handle.service.meters.retried();
         }
     }
 }
 
-fn another(
-    kit: &mut Kit,
-    lane: &Lane,
-    key: &Key,
-    pool: &Pool,
-    now: &Upstream,
-) -> Option<(SocketAddr, Occupied)> {
+/// Where a flow that is refused may go on.
+struct Elsewhere {
+    peer: SocketAddr,
+    occupied: Occupied,
+    turned: bool,
+}
+
+fn elsewhere(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream) -> Option<Elsewhere> {
+    let backend = &now.occupied.backend;
+    let turn = backend.other_than(now.peer, lane.handle.listener.target_port);
+    let turn = turn.map(|peer| Elsewhere { peer, occupied: backend.occupy(), turned: true });
+    if now.turned {
+        another(kit, lane, key, pool, now).or(turn)
+    } else {
+        turn.or_else(|| another(kit, lane, key, pool, now))
+    }
+}
+
+fn another(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream) -> Option<Elsewhere> {
     let refusing = pool.ready.iter().position(|backend| backend.id == now.occupied.backend.id);
     let tried = refusing.and_then(|at| u16::try_from(at).ok());
     let (_, backend) = lane.handle.service.pick(pool, key.client, tried.as_slice(), kit.random())?;
     let peer = backend.address(key.client.ip(), lane.handle.listener.target_port)?;
-    Some((peer, backend.occupy()))
+    Some(Elsewhere { peer, occupied: backend.occupy(), turned: false })
 }

@@ -1,7 +1,7 @@
 //! A flow follows its backend at once.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
 use netd_proxy::Failure;
@@ -60,6 +60,47 @@ fn a_dead_backend_hands_its_flows_to_a_living_one() {
         }
         assert_eq!(rig.counts().accepted, 10);
         assert!(rig.counts().retries >= 1);
+    });
+}
+
+#[test]
+fn a_server_of_one_family_serves_clients_of_both() {
+    in_namespace(|| {
+        for (listens, bind) in [("127.0.0.1:0", "[::1]:0"), ("[::1]:0", "127.0.0.1:0")] {
+            let echo = Echo::at(listens, "one:");
+            let rig = Rig::new(Setup { bind, ..Setup::default() }, &[nobody()]);
+            let port = echo.address.port();
+            rig.set_two_families(
+                SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
+                SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0),
+            );
+            let first = rig.client(rig.address.ip());
+            assert_eq!(ask_until_answered(&first, b"x"), b"one:x");
+            assert_eq!(ask(&first, b"y"), b"one:y", "and the flow stays there");
+            for _ in 0..5 {
+                let next = rig.client(rig.address.ip());
+                assert_eq!(ask(&next, b"z"), b"one:z", "who comes later loses nothing");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_server_that_moves_to_the_other_family_is_found_by_the_same_flow() {
+    in_namespace(|| {
+        let four = Echo::new();
+        let port = four.address.port();
+        let rig = Rig::new(Setup::default(), &[four.address]);
+        let v6 = SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0);
+        rig.set_two_families(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port), v6);
+        let client = rig.local_client();
+        assert_eq!(ask(&client, b"by four"), b"by four");
+        drop(four);
+        let six = Echo::at(&v6.to_string(), "6:");
+        assert_eq!(ask_until_answered(&client, b"x"), b"6:x");
+        drop(six);
+        let _four = Echo::at(&format!("127.0.0.1:{port}"), "4:");
+        assert_eq!(ask_until_answered(&client, b"x"), b"4:x");
     });
 }
 

@@ -1,6 +1,6 @@
 //! The proxy with one UDP listener in a fresh namespace, and backends that echo.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -115,6 +115,13 @@ impl Rig {
             connect_timeout: Duration::from_secs(1),
             udp_idle: self.setup.idle,
         })
+    }
+
+    /// One backend that has an address of each family.
+    pub(crate) fn set_two_families(&self, v4: SocketAddrV4, v6: SocketAddrV6) {
+        let Change::PutService(mut service) = self.service(&[v4.into()]) else { unreachable!("a service") };
+        service.backends[0].v6 = Some(v6);
+        self.proxy.apply(vec![Change::PutService(service)], Vec::new()).unwrap();
     }
 
     pub(crate) fn set_backends(&self, backends: &[SocketAddr]) {
