@@ -37,6 +37,8 @@ struct Session {
     to_backend: Direction,
     to_client: Direction,
     account: Account,
+    /// The backend has been sent something of the client's.
+    begun: bool,
     queued: bool,
 }
 
@@ -164,6 +166,7 @@ impl Session {
             to_backend: Direction::default(),
             to_client: Direction::default(),
             account,
+            begun: false,
             queued: false,
         }
     }
@@ -236,7 +239,14 @@ impl Session {
         // Only now: before there is a backend, nothing that the client does matters.
         let token = Token::session(self.id, Side::Client);
         match kit.poller.add(&self.client.stream, token.into(), Interest::STREAM) {
-            Ok(()) => self.relay(kit),
+            Ok(()) => {
+                let verdict = self.relay(kit);
+                // What the client has said by now took the end of the handshake along; else it is sent bare.
+                if !self.begun {
+                    socket::acknowledge(&self.backend.stream);
+                }
+                verdict
+            }
             Err(_) => Verdict::Over(Ending::Failed(Failure::Limit)),
         }
     }
@@ -256,6 +266,10 @@ impl Session {
         let up = self.to_backend.pump(&mut self.client, &mut self.backend, &mut tools);
         let down = self.to_client.pump(&mut self.backend, &mut self.client, &mut tools);
         self.account.moved(self.to_backend.moved, self.to_client.moved);
+        if !self.begun && self.to_backend.moved > 0 {
+            self.begun = true;
+            socket::acknowledge(&self.backend.stream);
+        }
         match (up, down) {
             (Err(Broken::Source), _) | (_, Err(Broken::Sink)) => Verdict::Over(Ending::ResetByClient),
             (Err(Broken::Sink), _) | (_, Err(Broken::Source)) => Verdict::Over(Ending::ResetByBackend),

@@ -60,6 +60,42 @@ fn every_client_gets_the_backend_that_answers_with_all_it_said() {
 }
 
 #[test]
+fn a_server_that_speaks_first_is_heard_at_once() {
+    let server = Server::named("220 ready");
+    let mut bed = Bed::new(&[server.address]);
+    let address = bed.listen();
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(read_all(&mut connect(address)), b"220 ready");
+    }
+    // The kernel would hold the end of each handshake back for 200 ms.
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_first_answer_in_two_pieces_is_not_held_up() {
+    let server = Server::new(|mut stream| {
+        stream.set_nodelay(false)?;
+        stream.read_exact(&mut [0; 8])?;
+        stream.write_all(b"head ")?;
+        stream.write_all(b"body")
+    });
+    let mut bed = Bed::new(&[server.address]);
+    let address = bed.listen();
+    let began = Instant::now();
+    for round in 0..100 {
+        let mut client = connect(address);
+        if round % 2 == 0 {
+            eventually("the backend is connected", || (server.accepted() > round).then_some(()));
+        }
+        client.write_all(b"question").unwrap();
+        assert_eq!(read_all(&mut client), b"head body");
+    }
+    // The second piece waits until the first is acknowledged, which the kernel would put off for 40 ms.
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_program_that_listens_on_one_family_serves_the_other() {
     let server = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
     let SocketAddr::V6(listening) = server.local_addr().unwrap() else {

@@ -151,3 +151,14 @@ fn a_source_that_is_reset_and_a_sink_that_is_reset_are_told_apart() {
         assert_eq!(broken, Some(expected));
     }
 }
+
+#[test]
+fn a_reset_behind_bytes_is_no_end() {
+    let mut bench = Bench::new(false);
+    bench.writer.write_all(b"last words").unwrap();
+    netd_sys::socket::reset(std::mem::replace(&mut bench.writer, pair().1));
+    // Whether the bytes still come is the kernel's choice.
+    let broken = (0..1000).find_map(|_| bench.pump().err());
+    assert_eq!(broken, Some(Broken::Source));
+    assert!(!bench.direction.is_finished());
+}
