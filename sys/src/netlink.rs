@@ -23,6 +23,7 @@ pub(crate) mod channel;
 pub mod link;
 pub mod monitor;
 pub mod neigh;
+pub mod qdisc;
 pub mod route;
 #[cfg(test)]
 mod tests;
