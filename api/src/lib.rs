@@ -15,6 +15,7 @@ pub mod filter;
 pub mod network;
 pub mod openapi;
 pub mod sandbox;
+pub mod spool;
 pub mod system;
 pub mod value;
 pub mod verb;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::filter::Filter;
 use crate::sandbox::EndpointSettings;
-use crate::value::{self, Alias, LinkName, Mac, NetworkName, Reference, Subnet, Timestamp};
+use crate::value::{self, Alias, Bandwidth, LinkName, Mac, NetworkName, Reference, Subnet, Timestamp};
 use crate::verb::{Answer, Method, Nothing, Verb};
 
 pub use options::BridgeOptions;
@@ -208,6 +208,11 @@ pub struct ConnectSandbox {
     /// The device in the sandbox; without one the first free `ethN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<LinkName>,
+    /// The name in place of the sandbox's own: the one that is registered and that reverse queries answer.
+    #[serde(default, rename = "DNSName", skip_serializing_if = "Option::is_none")]
+    pub dns_name: Option<Alias>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::network::ListParams;
 use crate::value::{
-    self, AddHost, Alias, ExposeSpec, Hostname, Invalid, LinkName, LinkSpec, Mac, PortSpec, PublishBy,
-    Reference, ResolvOption, SandboxName, SearchDomain, string_form,
+    self, AddHost, Alias, Bandwidth, ExposeSpec, Hostname, Invalid, LinkName, LinkSpec, Mac, NetworkName,
+    PortSpec, PublishBy, Reference, ResolvOption, SandboxName, SearchDomain, string_form,
 };
 use crate::verb::{Answer, Method, Nothing, Verb};
 
@@ -77,6 +77,22 @@ impl Verb for Remove {
     const ERRORS: &'static [Code] = &[Code::Invalid, Code::NotFound, Code::Conflict];
     type Params = RemoveParams;
     type Body = Nothing;
+    type Response = Nothing;
+}
+
+/// For runtimes, which say what goes and not what is there.
+pub struct Leave;
+
+impl Verb for Leave {
+    const ID: &'static str = "sandbox.leave";
+    const METHOD: Method = Method::Post;
+    const PATH: &'static str = "/v1/sandboxes/{name}/leave";
+    const SUMMARY: &'static str =
+        "Take a sandbox off a network, with its last one the sandbox itself; what is not there is no error";
+    const ANSWER: Answer = Answer::Nothing;
+    const ERRORS: &'static [Code] = &[Code::Invalid];
+    type Params = SandboxParams;
+    type Body = LeaveNetwork;
     type Response = Nothing;
 }
 
@@ -216,6 +232,11 @@ pub struct Attachment {
     /// The device in the sandbox; without one the first free `ethN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<LinkName>,
+    /// The name in place of the sandbox's own: the one that is registered and that reverse queries answer.
+    #[serde(default, rename = "DNSName", skip_serializing_if = "Option::is_none")]
+    pub dns_name: Option<Alias>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -233,6 +254,15 @@ pub struct UnpublishPort {
     pub port: PortSpec,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct LeaveNetwork {
+    /// By its name alone.
+    pub network: NetworkName,
+    /// The device that the sandbox has there: with another one it stays.
+    pub interface: LinkName,
+}
+
 impl Attachment {
     #[must_use]
     pub fn to(network: Reference) -> Self {
@@ -243,6 +273,8 @@ impl Attachment {
             ipv6_address: None,
             mac_address: None,
             interface: None,
+            dns_name: None,
+            bandwidth: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! that names the kind, the value, the cause and the remedy. In JSON every one of them is a string.
 
 mod address;
+mod bandwidth;
 mod dns;
 mod label;
 mod mac;
@@ -14,6 +15,7 @@ mod time;
 mod tests;
 
 pub use address::{AddHost, list as addresses, map as address_map, option_any, option_v4, option_v6};
+pub use bandwidth::Bandwidth;
 pub use dns::{Alias, Hostname, ResolvOption, SearchDomain};
 pub use label::Label;
 pub use mac::Mac;

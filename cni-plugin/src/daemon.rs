@@ -1,5 +1,5 @@
 //! The daemon as this plugin needs it: networks and sandboxes by their exact names, and an attachment taken off
-//! whatever state it is in.
+//! in whatever state it is.
 
 use std::io;
 use std::path::Path;
@@ -7,24 +7,15 @@ use std::time::Duration;
 
 use netd_api::client::ClientError;
 use netd_api::client::blocking::Client;
-use netd_api::network::{self, DisconnectSandbox, ListParams, Network, NetworkParams};
-use netd_api::sandbox::{self, RemoveParams, Sandbox, SandboxParams, Status};
+use netd_api::network::{self, ListParams, Network, NetworkParams};
+use netd_api::sandbox::{self, LeaveNetwork, Sandbox, SandboxParams};
+use netd_api::spool::Tombstone;
 use netd_api::value::Reference;
 use netd_api::{Code as Said, Filter, Nothing, Verb};
 
 use crate::error::{Code, Failure, Result};
-use crate::spec::{OWNER, sandbox_name};
 
 pub(crate) struct Daemon(Client);
-
-/// What an ADD has made and a DEL takes away.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Attachment {
-    /// As netd knows it.
-    pub network: String,
-    pub container: String,
-    pub interface: String,
-}
 
 impl Daemon {
     pub(crate) fn at(socket: &Path) -> Result<Self> {
@@ -67,49 +58,15 @@ impl Daemon {
             .map_err(|error| Failure::of_daemon("cannot list the sandboxes", &error))
     }
 
-    /// Success if nothing of it is left, whoever took it away.
-    pub(crate) fn detach(&self, attachment: &Attachment) -> Result<()> {
-        let name = sandbox_name(&attachment.container)?;
-        match self.sandbox(&name)? {
-            Some(sandbox) => self.detach_from(&sandbox, &attachment.network, &attachment.interface),
-            None => Ok(()),
-        }
-    }
-
-    /// The last network takes the sandbox along.
-    pub(crate) fn detach_from(&self, sandbox: &Sandbox, network: &str, interface: &str) -> Result<()> {
-        let networks = &sandbox.network_settings.networks;
-        let is_ours = sandbox.config.owner.starts_with(OWNER)
-            && networks.get(network).is_some_and(|endpoint| endpoint.interface == interface);
-        if !is_ours {
-            return Ok(());
-        }
-        let id = reference(&sandbox.id)?;
-        let done = if networks.len() == 1 {
-            let params = RemoveParams { name: id, force: true };
-            found(self.call::<sandbox::Remove>(&params, &Nothing {}))
-        } else {
-            let params = NetworkParams { name: reference(network)? };
-            found(self.call::<network::Disconnect>(&params, &DisconnectSandbox { sandbox: id }))
-        };
-        let deed = || format!("cannot take {} off the network {network}", sandbox.name);
-        done.map(drop).map_err(|error| Failure::of_daemon(deed(), &error))
-    }
-
-    /// Removes containers' sandboxes whose namespaces are gone: their runtime has ended without a DEL. How many.
-    pub(crate) fn reap(&self) -> Result<usize> {
-        let dead = |sandbox: &Sandbox| {
-            sandbox.state.status == Status::Dead && sandbox.config.owner.starts_with(OWNER)
-        };
-        let mut reaped = 0;
-        for sandbox in self.sandboxes(None)?.into_iter().filter(dead) {
-            let params = RemoveParams { name: reference(&sandbox.id)?, force: true };
-            match found(self.call::<sandbox::Remove>(&params, &Nothing {})) {
-                Ok(_) => reaped += 1,
-                Err(error) => eprintln!("netd-cni: cannot remove the dead sandbox {}: {error}", sandbox.name),
-            }
-        }
-        Ok(reaped)
+    /// Success if nothing of it is left, whoever took it away. The last network takes the sandbox along.
+    pub(crate) fn detach(&self, attachment: &Tombstone) -> Result<()> {
+        let params = SandboxParams { name: reference(&attachment.sandbox)? };
+        let body =
+            LeaveNetwork { network: attachment.network.clone(), interface: attachment.interface.clone() };
+        self.call::<sandbox::Leave>(&params, &body).map(drop).map_err(|error| {
+            let deed = format!("cannot take {} off the network {}", attachment.sandbox, attachment.network);
+            Failure::of_daemon(deed, &error)
+        })
     }
 }
 

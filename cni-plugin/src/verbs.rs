@@ -3,64 +3,72 @@
 mod add;
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::str::FromStr;
 
 use netd_api::sandbox::{PortMap, Sandbox, Status};
-use netd_api::value::PortSpec;
+use netd_api::spool::{Spool, Tombstone};
+use netd_api::value::{LinkName, PortSpec};
 use netd_api::{Nothing, system};
 use serde_json::Value;
 
-use crate::daemon::{Attachment, Daemon};
+use crate::daemon::Daemon;
 use crate::error::{Code, Failure, Result};
 use crate::result::addresses_of;
 use crate::spec::{Config, Environment, OWNER, Valid, Verb, Version, Wishes, sandbox_name};
-use crate::spool::Spool;
+use crate::spool;
 
 /// What stdout is to say.
 pub(crate) fn run(verb: Verb, environment: &Environment, config: &Config) -> Result<Option<Value>> {
-    let own = Attachment {
-        network: config.network.to_string(),
-        container: environment.container.clone(),
-        interface: environment.interface.clone(),
-    };
     let daemon = Daemon::at(&config.socket)?;
-    let spool = Spool::new(&config.spool, &config.socket);
-    let replay = || spool.replay(Some(&own), |attachment| daemon.detach(attachment));
     match verb {
         Verb::Add => {
-            replay()?;
+            let own = attachment(config, environment)?;
+            spool::replay(&Spool::new(&config.spool), &own, |attachment| daemon.detach(attachment))?;
             return add::add(&daemon, config, environment).map(Some);
         }
-        Verb::Del => del(&daemon, &spool, &own)?,
+        Verb::Del => del(&daemon, config, &attachment(config, environment)?)?,
         Verb::Check => check(&daemon, config, environment)?,
-        Verb::Gc => {
-            config.version.at_least(Version::V110, "GC")?;
-            replay()?;
-            gc(&daemon, config)?;
-        }
+        Verb::Gc => gc(&daemon, config)?,
         Verb::Status => status(&daemon, config)?,
     }
     Ok(None)
 }
 
+/// What an ADD makes and a DEL takes away.
+fn attachment(config: &Config, environment: &Environment) -> Result<Tombstone> {
+    Ok(Tombstone {
+        socket: config.socket.clone(),
+        sandbox: sandbox_name(&environment.container)?,
+        network: config.network.clone(),
+        interface: interface(environment)?,
+    })
+}
+
+fn interface(environment: &Environment) -> Result<LinkName> {
+    environment.interface.parse().map_err(|error: netd_api::value::Invalid| {
+        Failure::new(Code::InvalidEnvironment, "invalid CNI_IFNAME", error.to_string())
+    })
+}
+
 /// Nothing but a disk that takes no note keeps a container from going.
-fn del(daemon: &Daemon, spool: &Spool<'_>, own: &Attachment) -> Result<()> {
+fn del(daemon: &Daemon, config: &Config, own: &Tombstone) -> Result<()> {
     match daemon.detach(own) {
         Err(away) if away.code == Code::TryAgain => {
-            eprintln!("netd-cni: {}; noted, to be done later", away.details);
-            spool.put(own).map_err(|error| {
-                let details = format!("{}; and the note cannot be written: {error}", away.details);
+            let spool = Spool::new(&config.spool);
+            spool::put(&spool, own).map_err(|error| {
+                let folder = spool.folder().display();
+                let details =
+                    format!("{}; and it cannot be noted for later in {folder}: {error}", away.details);
                 Failure::new(Code::TryAgain, away.message, details)
-            })
+            })?;
+            eprintln!("netd-cni: {}; noted, to be done later", away.details);
+            Ok(())
         }
-        done => {
-            if let Err(failure) = spool.replay(Some(own), |attachment| daemon.detach(attachment)) {
-                eprintln!("netd-cni: {}: {}", failure.message, failure.details);
-            }
-            done
-        }
+        done => done,
     }
 }
 
@@ -117,6 +125,7 @@ fn check(daemon: &Daemon, config: &Config, environment: &Environment) -> Result<
 }
 
 fn gc(daemon: &Daemon, config: &Config) -> Result<()> {
+    config.version.at_least(Version::V110, "GC")?;
     let Some(valid) = config.valid_attachments()? else {
         let details = "cni.dev/valid-attachments is missing; an empty list stands for none";
         return Err(Failure::new(Code::InvalidConfig, "GC needs the list of valid attachments", details));
@@ -131,7 +140,13 @@ fn gc(daemon: &Daemon, config: &Config) -> Result<()> {
         if is_valid || !made_by(config, &sandbox) {
             continue;
         }
-        if let Err(failure) = daemon.detach_from(&sandbox, network, &endpoint.interface) {
+        let attachment = Tombstone {
+            socket: config.socket.clone(),
+            sandbox: parsed(&sandbox.name)?,
+            network: config.network.clone(),
+            interface: parsed(&endpoint.interface)?,
+        };
+        if let Err(failure) = daemon.detach(&attachment) {
             failures.push(format!("{}: {}", failure.message, failure.details));
         }
     }
@@ -139,6 +154,13 @@ fn gc(daemon: &Daemon, config: &Config) -> Result<()> {
         return Ok(());
     }
     Err(Failure::new(Code::Wrong, "not everything could be freed", failures.join("; ")))
+}
+
+fn parsed<T: FromStr<Err: Display>>(name: &str) -> Result<T> {
+    let strange = |error: T::Err| {
+        Failure::new(Code::Internal, "the daemon's answer has a strange name", error.to_string())
+    };
+    name.parse().map_err(strange)
 }
 
 /// Several configurations may share a network of netd's. The owner names the one that brought the container in; a

@@ -153,6 +153,8 @@ async fn start_watches(app: &Arc<App>) -> Result<()> {
     let monitor = Monitor::nftables().context("cannot watch the firewall's rules")?;
     tokio::task::spawn_local(watch::firewall(Arc::clone(app), port, monitor));
     tokio::task::spawn_local(watch::resolv_conf(Arc::clone(app)));
+    tokio::task::spawn_local(watch::guests(Arc::clone(app)));
+    tokio::task::spawn_local(watch::spool(Arc::clone(app)));
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 mod background;
 mod bridge;
 mod reaper;
+mod shape;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::model::{Driver, Endpoint, Network};
 pub(crate) use background::Background;
 pub(crate) use bridge::mac_for;
 pub(crate) use reaper::Reaper;
+pub(crate) use shape::device as shaping_device;
 
 /// The link group of everything that is ours: what does not carry it, or [`DOOMED`], is not touched.
 pub(crate) const GROUP: u32 = 0x6e64;
@@ -81,7 +83,15 @@ impl Kernel {
 
     /// Cuts the endpoint off at once and has it deleted in the background. Total and repeatable.
     pub(crate) fn detach(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
-        told("detach", &endpoint.host_link, || bridge::cut(self, &endpoint.host_link))
+        told("detach", &endpoint.host_link, || {
+            let device = shape::device(endpoint).map_or(Ok(()), |device| bridge::cut(self, &device));
+            bridge::cut(self, &endpoint.host_link).and(device)
+        })
+    }
+
+    /// Puts the endpoint's rates in force, if it has any. For what is there already: an attach does it itself.
+    pub(crate) fn shape(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
+        shape::apply(&mut self.rtnl, endpoint)
     }
 
     /// Gives the sandbox other default routes.

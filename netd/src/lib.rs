@@ -11,6 +11,7 @@ mod engine;
 mod error;
 mod files;
 mod firewall;
+mod guests;
 mod hosts;
 mod ipam;
 mod manager;

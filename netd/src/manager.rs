@@ -4,6 +4,7 @@
 //! All of it runs on the engine's thread with the whole [`World`] in hand: there is nothing to lock.
 
 mod find;
+mod guests;
 mod inspect;
 mod network;
 mod publish;
@@ -32,10 +33,11 @@ use crate::reconcile::Reconcile;
 use crate::store::{Records, Revision, Store, Txn, Watch};
 
 pub(crate) use find::{network as find_network, sandbox as find_sandbox};
+pub(crate) use guests::{bury, list as guests};
 pub(crate) use network::{connect, create as create_network, disconnect, prune, remove as remove_network};
 pub(crate) use publish::{publish, unpublish};
 pub(crate) use recover::{down, open, recover};
-pub(crate) use sandbox::{create as create_sandbox, remove as remove_sandbox};
+pub(crate) use sandbox::{create as create_sandbox, leave as leave_network, remove as remove_sandbox};
 pub(crate) use update::{endpoint as update_endpoint, network as update_network};
 
 pub(crate) mod show {

@@ -79,6 +79,9 @@ pub(crate) struct Sandbox {
     pub netns_identity: (u64, u64),
     /// False for `--netns PATH`: the namespace is left when the sandbox goes.
     pub netns_is_ours: bool,
+    /// The boot in which it was joined, if somebody else has made it: its device and inode mean nothing in the next.
+    #[serde(default)]
+    pub boot: Arc<str>,
     pub hostname: Arc<str>,
     pub endpoints: Vec<Endpoint>,
     pub publishes: Vec<Publish>,
@@ -118,8 +121,26 @@ pub(crate) struct Endpoint {
     pub v6: Option<(Ipv6Addr, u8)>,
     /// As the user gave them, lower case.
     pub aliases: Vec<Arc<str>>,
-    /// All names on this network, lower case: the sandbox's name first (the PTR name), its aliases, short id, hostname.
+    /// All names on this network, lower case: the sandbox's name first, or what was asked for in its place (the PTR
+    /// name), then aliases, short id, hostname.
     pub names: Vec<Arc<str>>,
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
+}
+
+/// How much traffic an endpoint may cause, each way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bandwidth {
+    /// Towards the sandbox.
+    pub ingress: Option<Rate>,
+    pub egress: Option<Rate>,
+}
+
+/// In bits a second, and bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rate {
+    pub rate: u64,
+    pub burst: u64,
 }
 
 /// A published port or range, resolved: host port `first + i` leads to the sandbox's port `target + i`.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::model::{
-    DnsOptions, Driver, Endpoint, Id, Mode, Network, NetworkOptions, Protocol, Publish, PublishBy, Sandbox,
-    Subnet,
+    Bandwidth, DnsOptions, Driver, Endpoint, Id, Mode, Network, NetworkOptions, Protocol, Publish, PublishBy,
+    Sandbox, Subnet,
 };
 
 pub(crate) fn sandbox(name: &str) -> Sandbox {
@@ -19,6 +19,7 @@ pub(crate) fn sandbox(name: &str) -> Sandbox {
         netns: format!("/run/netns/{name}").into(),
         netns_identity: (4, 4_026_531_840),
         netns_is_ours: true,
+        boot: "".into(),
         hostname: name.into(),
         endpoints: Vec::new(),
         publishes: Vec::new(),
@@ -80,6 +81,7 @@ pub(crate) fn endpoint(network: &Id, addresses: &[(IpAddr, u8)]) -> Endpoint {
         v6,
         aliases: Vec::new(),
         names: Vec::new(),
+        bandwidth: Bandwidth::default(),
     }
 }
 

@@ -1,5 +1,8 @@
 //! What happens on the host without us, and what is done about it: the resolver file changes, somebody flushes the
-//! firewall's rules.
+//! firewall's rules, a namespace goes away, a CNI plugin leaves a note.
+
+mod guests;
+mod spool;
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
@@ -14,6 +17,8 @@ use tokio::io::unix::AsyncFd;
 use crate::error::Chain;
 use crate::firewall;
 use crate::server::App;
+pub(crate) use guests::guests;
+pub(crate) use spool::spool;
 
 /// Changes come in bursts (an editor writes, renames, touches): looked at once they pause.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -96,12 +101,16 @@ fn concerns_us(event: &Event, own_port: u32) -> bool {
 struct Registered<T>(T);
 
 impl<T: AsFd> Registered<T> {
+    fn watch(source: T) -> std::io::Result<AsyncFd<Self>> {
+        Self::with(source, Interest::READABLE)
+    }
+
     #[expect(
         deprecated,
         reason = "its successor is unsafe; what is watched here has one descriptor for life"
     )]
-    fn watch(source: T) -> std::io::Result<AsyncFd<Self>> {
-        AsyncFd::with_interest(Self(source), Interest::READABLE)
+    fn with(source: T, interest: Interest) -> std::io::Result<AsyncFd<Self>> {
+        AsyncFd::with_interest(Self(source), interest)
     }
 }
 

@@ -4,6 +4,7 @@
 //! A scenario never touches the machine it runs on: see `lab` for how it is shut in, `snapshot` for how that is checked.
 
 pub mod capture;
+pub mod cni;
 pub mod command;
 pub mod daemon;
 pub mod eventually;

@@ -42,7 +42,7 @@ impl Place {
     }
 
     /// The inode of the namespace: the same for two places that are one.
-    pub(crate) fn namespace_id(&self) -> Result<u64> {
+    pub fn namespace_id(&self) -> Result<u64> {
         let path = self.netns.as_deref().unwrap_or_else(|| Path::new("/proc/self/ns/net"));
         Ok(fs::metadata(path).with_context(|| format!("look at {}", path.display()))?.ino())
     }

@@ -6,102 +6,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use hickory_proto::rr::RecordType;
+use netd_tests::cni::{
+    Container, address, config, error, plugin, publishing, sandboxes, sandboxes_become, with,
+};
 use netd_tests::query::Resolver;
-use netd_tests::{Daemon, Finished, Place, eventually, scenario, traffic};
+use netd_tests::{eventually, scenario, traffic};
 use serde_json::{Value, json};
-
-/// One container of a runtime: its id, and the namespace that the runtime has made for it.
-struct Container<'a> {
-    netd: &'a Daemon,
-    id: &'static str,
-    netns: String,
-}
-
-impl<'a> Container<'a> {
-    fn new(netd: &'a Daemon, id: &'static str) -> Result<Self> {
-        netd.place.sh(&format!("ip netns add {id}"))?;
-        Ok(Self { netd, id, netns: format!("/run/netns/{id}") })
-    }
-
-    fn inside(&self) -> Place {
-        // The absolute path takes the place of netd's own folder.
-        self.netd.inside(&self.netns)
-    }
-
-    fn call(&self, verb: &str, interface: &str, config: &Value) -> Result<Finished> {
-        self.call_in(verb, interface, &self.netns, config)
-    }
-
-    fn call_in(&self, verb: &str, interface: &str, netns: &str, config: &Value) -> Result<Finished> {
-        let place = self
-            .netd
-            .place
-            .with_env("CNI_CONTAINERID", self.id)
-            .with_env("CNI_NETNS", netns)
-            .with_env("CNI_IFNAME", interface)
-            .with_env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAME={}", self.id));
-        plugin(&place, verb, config)
-    }
-
-    fn add(&self, interface: &str, config: &Value) -> Result<Value> {
-        self.call("ADD", interface, config)?.success()?.json()
-    }
-
-    /// DEL prints nothing.
-    fn del(&self, interface: &str, netns: &str, config: &Value) -> Result<()> {
-        let done = self.call_in("DEL", interface, netns, config)?.success()?;
-        ensure!(done.stdout.is_empty(), "{done:?}");
-        Ok(())
-    }
-
-    fn links(&self) -> Result<String> {
-        Ok(self.inside().sh("ip -br link")?.stdout)
-    }
-
-    fn has_only_loopback(&self) -> Result<()> {
-        eventually(Duration::from_secs(2), "the device goes", || {
-            let links = self.links()?;
-            ensure!(links.lines().count() == 1, "{links}");
-            Ok(())
-        })
-    }
-}
-
-fn plugin(place: &Place, verb: &str, config: &Value) -> Result<Finished> {
-    let place = place.with_env("CNI_COMMAND", verb).with_env("CNI_PATH", "/opt/cni/bin");
-    place.run_with("netd-cni", config.to_string().as_bytes(), Duration::from_secs(20))
-}
-
-/// A failed call's error object.
-fn error(finished: &Finished) -> Result<Value> {
-    ensure!(finished.code != 0, "it should have failed: {finished:?}");
-    finished.json()
-}
-
-fn config(netd: &Daemon, version: &str, name: &str) -> Value {
-    json!({
-        "cniVersion": version,
-        "name": name,
-        "type": "netd-cni",
-        "socket": netd.socket(),
-        "spool": netd.dir().join("spool"),
-    })
-}
-
-fn with(config: &Value, key: &str, value: impl Into<Value>) -> Value {
-    let mut config = config.clone();
-    config[key] = value.into();
-    config
-}
-
-fn sandboxes(netd: &Daemon) -> Result<usize> {
-    Ok(netd.netd("sandbox ls -q")?.stdout.lines().count())
-}
-
-fn address(result: &Value) -> Result<Ipv4Addr> {
-    let cidr = result["ips"][0]["address"].as_str().context("an address")?;
-    cidr.split('/').next().unwrap_or_default().parse().with_context(|| format!("address of {result}"))
-}
 
 #[test]
 fn a_container_is_attached_named_published_checked_and_taken_off() {
@@ -131,6 +42,10 @@ fn a_container_is_attached_named_published_checked_and_taken_off() {
         for name in ["w1", "web"] {
             ensure!(resolver.addresses(name)? == [IpAddr::from(address(&result)?)], "{name}");
         }
+        let [a, b, c, d] = address(&result)?.octets();
+        let reverse = resolver.ask(&format!("{d}.{c}.{b}.{a}.in-addr.arpa"), RecordType::PTR)?;
+        ensure!(reverse.answers.iter().all(|answer| answer.data.to_string() == "web.app."), "{reverse}");
+        ensure!(reverse.answers.len() == 1 && resolver.addresses("cni-web").is_err(), "{reverse}");
         client.inside().sh(&format!("ping -c1 -W2 {}", address(&result)?))?;
         client.inside().sh("ping -c1 -W2 198.51.100.1")?;
         traffic::serve(web.inside().listen((Ipv4Addr::UNSPECIFIED, 7000))?);
@@ -203,30 +118,61 @@ fn what_left_while_the_daemon_was_away_goes_when_it_is_back() {
         let netd = host.daemon()?;
         let (web, other) = (Container::new(&netd, "web")?, Container::new(&netd, "other")?);
         let app = config(&netd, "1.1.0", "app");
-        let fixed = with(
-            &app,
-            "runtimeConfig",
-            json!({ "portMappings": [{ "hostPort": 8080, "containerPort": 80 }] }),
-        );
+        let fixed = publishing(&app, 8080, 80);
         web.add("eth0", &fixed)?;
         ensure!(plugin(&netd.place, "STATUS", &app)?.code == 0, "it serves");
         netd.kill()?;
         ensure!(error(&other.call("ADD", "eth0", &app)?)?["code"] == 11, "try again");
         ensure!(error(&plugin(&netd.place, "STATUS", &app)?)?["code"] == 50, "it does not serve");
-        web.del("eth0", "", &fixed)?;
+        for _ in 0..2 {
+            web.del("eth0", "", &fixed)?;
+        }
         netd.start()?;
-        ensure!(sandboxes(&netd)? == 1, "the daemon has not been told yet");
-        // The note is carried out before the port is asked for.
-        other.add("eth0", &fixed)?;
-        ensure!(sandboxes(&netd)? == 1, "one went, one came");
+        sandboxes_become(&netd, 0).context("the note is carried out by the daemon itself")?;
         web.has_only_loopback()?;
+        other.add("eth0", &fixed).context("the port is free")?;
 
-        // A runtime that dies takes its namespace along and sends no DEL.
-        host.sh("ip netns del other")?;
-        web.add("eth0", &fixed)?;
-        ensure!(sandboxes(&netd)? == 1, "the dead one had the port");
-        web.del("eth0", &web.netns, &fixed)?;
-        host.sh("ip netns del web").map(drop)
+        // A note of a plugin that waited in vain appears while the daemon runs.
+        let note = netd.state_dir().join("cni-spool/some.tombstone");
+        ensure!(!note.with_file_name("other.tombstone").exists(), "what is done is gone");
+        let sandbox = netd.netd("sandbox ls --format json")?.json()?[0]["Name"].clone();
+        let text =
+            json!({ "socket": netd.socket(), "sandbox": sandbox, "network": "app", "interface": "eth0" });
+        std::fs::write(note.with_extension("draft"), text.to_string())?;
+        std::fs::rename(note.with_extension("draft"), &note)?;
+        sandboxes_become(&netd, 0)?;
+        ensure!(!note.exists(), "it is done");
+        web.unmount()?;
+        other.unmount()
+    });
+}
+
+#[test]
+fn a_note_that_cannot_be_written_is_told_and_never_a_success() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        let web = Container::new(&netd, "web")?;
+        let small = "/run/lab/small";
+        std::fs::create_dir_all(small)?;
+        netd.place.sh(&format!("mount -t tmpfs -o size=4k,nr_inodes=16 tmpfs {small}"))?;
+        let app = with(&config(&netd, "1.0.0", "app"), "spool", format!("{small}/spool"));
+        web.add("eth0", &app)?;
+        netd.kill()?;
+        std::fs::write(format!("{small}/filler"), vec![0; 4096])?;
+        let told = error(&web.call("DEL", "eth0", &app)?)?;
+        ensure!(told["code"] == 11 && told["details"].to_string().contains("No space left"), "{told}");
+        ensure!(told["details"].to_string().contains("small/spool"), "it says where: {told}");
+        ensure!(std::fs::read_dir(format!("{small}/spool"))?.count() == 0, "nothing half is left");
+
+        std::fs::remove_file(format!("{small}/filler"))?;
+        web.del("eth0", "", &app).context("there is room again")?;
+        netd.start()?;
+        // The daemon does not know this folder; the next call of the plugin does.
+        web.add("eth0", &app).context("its own note is carried out first")?;
+        ensure!(sandboxes(&netd)? == 1 && std::fs::read_dir(format!("{small}/spool"))?.count() == 0);
+        web.del("eth0", "", &app)?;
+        netd.place.sh(&format!("umount {small}"))?;
+        web.unmount()
     });
 }
 
@@ -265,8 +211,8 @@ fn gc_frees_what_is_not_listed_on_its_own_network() {
 fn many_containers_come_at_once_on_a_network_that_nobody_has_made() {
     scenario(|lab| {
         let netd = lab.host("n1")?.daemon()?;
-        let ids = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9", "c10", "c11"];
-        let containers = ids.map(|id| Container::new(&netd, id)).into_iter().collect::<Result<Vec<_>>>()?;
+        let containers =
+            (0..12).map(|n| Container::new(&netd, &format!("c{n}"))).collect::<Result<Vec<_>>>()?;
         let app = with(&config(&netd, "1.0.0", "app"), "ipv6", true);
         let at_once = |deed: &(dyn Fn(&Container<'_>) -> Result<Value> + Sync)| {
             std::thread::scope(|scope| {
@@ -290,6 +236,6 @@ fn many_containers_come_at_once_on_a_network_that_nobody_has_made() {
         let plain = containers[0].add("eth0", &with(&app, "network", "bridge"))?;
         ensure!(plain.get("dns").is_none(), "{plain}");
         containers[0].del("eth0", "", &with(&app, "network", "bridge"))?;
-        containers.iter().try_for_each(|one| netd.place.sh(&format!("ip netns del {}", one.id)).map(drop))
+        containers.iter().try_for_each(Container::unmount)
     });
 }

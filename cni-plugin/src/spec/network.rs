@@ -15,7 +15,14 @@ impl Config {
     pub(crate) fn create_network(&self) -> Result<CreateNetwork> {
         let root = self.root();
         let flag = |key: &str| root.member(key)?.map(|node| node.flag()).transpose();
-        let config = subnets(&root)?;
+        let mut config = subnets(&root)?;
+        if config.is_empty() {
+            config.extend(
+                self.ranges()?
+                    .into_iter()
+                    .map(|subnet| CreateSubnet { subnet: Some(subnet), ..CreateSubnet::default() }),
+            );
+        }
         let has_v6 = config.iter().any(|one| one.subnet.is_some_and(|subnet| subnet.is_ipv6()));
         let mut options = BTreeMap::new();
         let mtu: Option<u32> = root.member("mtu")?.map(|node| node.number()).transpose()?;
@@ -35,6 +42,22 @@ impl Config {
             options,
             labels: BTreeMap::new(),
         })
+    }
+}
+
+impl Config {
+    /// `ipRanges`, as far as it names subnets.
+    pub(super) fn ranges(&self) -> Result<Vec<Subnet>> {
+        let mut subnets = Vec::new();
+        let Some(ranges) = self.root().at(&["runtimeConfig", "ipRanges"])? else { return Ok(subnets) };
+        for set in ranges.items()? {
+            for one in set.items()? {
+                if let Some(subnet) = one.member("subnet")?.filter(|node| node.value().as_str() != Some("")) {
+                    subnets.push(subnet.parse()?);
+                }
+            }
+        }
+        Ok(subnets)
     }
 }
 

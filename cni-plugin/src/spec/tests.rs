@@ -36,8 +36,9 @@ fn with(runtime: &Value) -> String {
     json!({ "cniVersion": "1.0.0", "name": "app", "type": "netd-cni", "runtimeConfig": runtime }).to_string()
 }
 
+/// The name that is registered, then the aliases.
 fn names(wishes: &Wishes) -> Vec<String> {
-    wishes.names.iter().map(ToString::to_string).collect()
+    wishes.name.iter().chain(&wishes.aliases).map(ToString::to_string).collect()
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn containerd_is_understood_with_its_keys_in_gos_case_and_nulls() {
     let runtime = json!({
         "portMappings": [{ "HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": "" },
                          { "HostPort": 0, "ContainerPort": 81, "Protocol": "", "HostIP": "" }],
-        "bandwidth": { "IngressRate": 0, "IngressBurst": 4_294_967_295_u32, "EgressRate": 0, "EgressBurst": 0 },
+        "bandwidth": { "IngressRate": 1_000_000, "IngressBurst": 4_294_967_295_u32, "EgressRate": 0, "EgressBurst": 4_294_967_295_u32 },
         "dns": { "Servers": null, "Searches": ["svc.local"], "Options": null },
         "io.kubernetes.cri.pod-annotations": { "a": "b" },
         "ips": null,
@@ -135,6 +136,8 @@ fn containerd_is_understood_with_its_keys_in_gos_case_and_nulls() {
     assert_eq!(ports, ["8080:80/tcp"]);
     assert_eq!(wishes.dns.search.iter().map(|domain| &**domain).collect::<Vec<_>>(), ["svc.local"]);
     assert_eq!(names(&wishes), ["web-0"]);
+    let bandwidth = wishes.bandwidth.expect("one way is limited");
+    assert_eq!((bandwidth.ingress_rate, bandwidth.egress_rate), (1_000_000, 0));
 }
 
 #[test]
@@ -143,10 +146,11 @@ fn ctr_and_crio_are_understood() {
         wishes(r#"{"cniVersion":"1.0.0","name":"app","type":"netd-cni","runtimeConfig":null}"#, "").unwrap();
     assert_eq!(names(&bare), ["3f2a9c0d1e2b"]);
     let runtime = json!({ "aliases": { "other": ["x"] }, "cgroupPath": "kubepods", "ips": ["10.1.2.3/24", "fd00::3"],
-                          "bandwidth": { "ingressRate": 0, "egressRate": 0 }, "ipRanges": [] });
+                          "bandwidth": { "ingressRate": 0, "egressRate": 0 }, "ipRanges": [[{ "subnet": "10.1.0.0/24" }]] });
     let crio = wishes(&with(&runtime), "IgnoreUnknown=1;IP=10.9.9.9").unwrap();
     assert_eq!(names(&crio), ["3f2a9c0d1e2b"], "aliases of another network are not ours");
     assert_eq!(crio.v4, Some([10, 1, 2, 3].into()), "the capability comes before CNI_ARGS");
+    assert_eq!((crio.bandwidth, crio.ranges[0].to_string().as_str()), (None, "10.1.0.0/24"));
     assert_eq!(crio.v6, Some("fd00::3".parse().unwrap()));
     let list = wishes(&with(&json!({ "aliases": ["A", "b"] })), "").unwrap();
     assert_eq!(names(&list), ["3f2a9c0d1e2b", "a", "b"]);
@@ -168,12 +172,10 @@ fn what_cannot_be_done_is_refused_by_name() {
         (json!({ "ips": ["nonsense"] }), 7, "runtimeConfig.ips[0]"),
         (json!({ "mac": "zz" }), 7, "runtimeConfig.mac"),
         (json!({ "aliases": ["a b"] }), 7, "runtimeConfig.aliases[0]"),
-        (
-            json!({ "bandwidth": { "ingressRate": 1_000_000 } }),
-            2,
-            "runtimeConfig.bandwidth.ingressRate: 1000000",
-        ),
-        (json!({ "ipRanges": [[{ "subnet": "10.1.0.0/24" }]] }), 2, "runtimeConfig.ipRanges"),
+        (json!({ "bandwidth": { "ingressRate": 1_000_000 } }), 7, "a rate needs a burst"),
+        (json!({ "bandwidth": { "EgressRate": 1, "EgressBurst": 34_359_738_368_u64 } }), 7, "4 GiB"),
+        (json!({ "bandwidth": { "ingressRate": "x" } }), 7, "runtimeConfig.bandwidth.ingressRate"),
+        (json!({ "ipRanges": [[{ "subnet": "10.1.0.9/24" }]] }), 7, "runtimeConfig.ipRanges[0][0].subnet"),
         (json!(5), 7, "runtimeConfig"),
     ] {
         let failure = wishes(&with(&runtime), "").unwrap_err();

@@ -3,7 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netd_api::value::{Alias, Hostname, Mac, PortRange, PortSpec, Protocol, ResolvOption, SearchDomain};
+use netd_api::value::{
+    Alias, Bandwidth, Hostname, Mac, PortRange, PortSpec, Protocol, ResolvOption, SearchDomain, Subnet,
+};
 
 use super::args::Args;
 use super::node::Node;
@@ -12,14 +14,18 @@ use crate::error::{Code, Failure, Result};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wishes {
-    /// The pod's name or the short id first.
-    pub names: Vec<Alias>,
+    /// The pod's name or the short id: the one that reverse queries answer.
+    pub name: Option<Alias>,
+    pub aliases: Vec<Alias>,
     pub hostname: Option<Hostname>,
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,
     pub mac: Option<Mac>,
     pub ports: Vec<PortSpec>,
     pub dns: Dns,
+    /// Subnets that the runtime takes the network to have.
+    pub ranges: Vec<Subnet>,
+    pub bandwidth: Option<Bandwidth>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,17 +41,17 @@ impl Wishes {
         let args = Args::read(&environment.args)?;
         let root = config.root();
         let capability = |key: &str| root.at(&["runtimeConfig", key]);
-        refuse(capability("bandwidth")?, capability("ipRanges")?)?;
         let own_name = args.pod_name.unwrap_or_else(|| environment.short());
-        let mut wishes = Self { dns: dns(&root)?, ..Self::default() };
+        let mut wishes = Self { dns: dns(&root)?, ranges: config.ranges()?, ..Self::default() };
         // A runtime's own name for it need not be one that DNS takes.
         wishes.hostname = own_name.parse().ok();
-        wishes.names.extend(own_name.parse().ok());
+        wishes.name = own_name.parse().or_else(|_| environment.short().parse()).ok();
         for alias in aliases(capability("aliases")?, &config.name)? {
-            if !wishes.names.contains(&alias) {
-                wishes.names.push(alias);
+            if !wishes.aliases.contains(&alias) {
+                wishes.aliases.push(alias);
             }
         }
+        wishes.bandwidth = bandwidth(capability("bandwidth")?)?;
         wishes.addresses(&args, root.at(&["args", "cni", "ips"])?, capability("ips")?)?;
         wishes.mac = match capability("mac")?.or(root.at(&["args", "cni", "mac"])?).filter(is_given) {
             Some(node) => Some(node.parse()?),
@@ -94,22 +100,18 @@ impl Wishes {
     }
 }
 
-fn refuse(bandwidth: Option<Node<'_>>, ranges: Option<Node<'_>>) -> Result<()> {
-    if let Some(bandwidth) = bandwidth {
-        for key in ["ingressRate", "egressRate"] {
-            if let Some(rate) = bandwidth.member(key)?
-                && rate.number::<u64>()? > 0
-            {
-                return Err(rate.unsupported("netd does not shape traffic; chain the plugin bandwidth"));
-            }
-        }
-    }
-    match ranges {
-        Some(ranges) if ranges.items()?.next().is_some() => {
-            Err(ranges.unsupported("the network's subnets are fixed; set ipam.ranges in the configuration"))
-        }
-        _ => Ok(()),
-    }
+/// Clients send every member, a burst too where there is no rate.
+fn bandwidth(node: Option<Node<'_>>) -> Result<Option<Bandwidth>> {
+    let Some(node) = node else { return Ok(None) };
+    let number = |key: &str| node.member(key)?.map_or(Ok(0), |member| member.number());
+    let wanted = Bandwidth {
+        ingress_rate: number("ingressRate")?,
+        ingress_burst: number("ingressBurst")?,
+        egress_rate: number("egressRate")?,
+        egress_burst: number("egressBurst")?,
+    };
+    wanted.check().map_err(|error| node.invalid(&error))?;
+    Ok(wanted.limits().then_some(wanted))
 }
 
 /// A list, or as podman and CRI-O send it, lists by network.

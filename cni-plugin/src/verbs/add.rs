@@ -9,25 +9,25 @@ use netd_api::network::{self, ConnectSandbox, Network, NetworkParams};
 use netd_api::sandbox::{
     self, CreateSandbox, EndpointSettings, PublishPort, Sandbox, SandboxParams, UnpublishPort,
 };
-use netd_api::value::{Alias, LinkName, PortSpec, PublishBy, Reference, SandboxName};
+use netd_api::value::{Alias, LinkName, PortSpec, PublishBy, Reference, SandboxName, Subnet};
 use netd_api::{Code as Said, Nothing};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{is_published, lives_in, look_at_netns};
+use super::{interface, is_published, lives_in, look_at_netns};
 use crate::daemon::{Daemon, reference};
 use crate::error::{Code, Failure, Result};
 use crate::result::{Attached, WayOut};
-use crate::spec::{Config, Environment, Wishes, sandbox_name};
+use crate::spec::{Config, Environment, Version, Wishes, sandbox_name};
 
 pub(super) fn add(daemon: &Daemon, config: &Config, environment: &Environment) -> Result<Value> {
     let before = config.prev_result()?;
     let wishes = Wishes::read(config, environment)?;
-    let interface: LinkName = environment.interface.parse().map_err(|error: netd_api::value::Invalid| {
-        Failure::new(Code::InvalidEnvironment, "invalid CNI_IFNAME", error.to_string())
-    })?;
+    let interface = interface(environment)?;
+    one_address_a_family(config.version, before)?;
     look_at_netns(environment)?;
     let name = sandbox_name(&environment.container)?;
     let network = ensure_network(daemon, config)?;
+    has_the_ranges(&network, &wishes.ranges)?;
     let add = Add { daemon, config, environment, wishes, interface, name, network };
     let (settings, way_out) = add.attach()?;
     let attached = Attached {
@@ -38,6 +38,34 @@ pub(super) fn add(daemon: &Daemon, config: &Config, environment: &Environment) -
         dns: &add.wishes.dns,
     };
     Ok(attached.result(config.version, before))
+}
+
+/// Results of the first versions have one place a family, and what an earlier plugin has put there is to stay.
+fn one_address_a_family(version: Version, before: Option<&Map<String, Value>>) -> Result<()> {
+    let taken = ["ip4", "ip6"].into_iter().find(|key| before.is_some_and(|before| before.contains_key(*key)));
+    match taken.filter(|_| version < Version::V030) {
+        None => Ok(()),
+        Some(key) => {
+            let version = version.as_str();
+            let message =
+                format!("a result of version {version} has one address a family, and prevResult has {key}");
+            Err(Failure::new(Code::UnsupportedField, message, "use cniVersion 0.3.1 or a later one"))
+        }
+    }
+}
+
+/// A runtime that hands out ranges means those of the network, as it is or as it is about to be.
+fn has_the_ranges(network: &Network, ranges: &[Subnet]) -> Result<()> {
+    let own: Vec<Subnet> = network.ipam.config.iter().map(|config| config.subnet).collect();
+    match ranges.iter().find(|range| !own.contains(range)) {
+        None => Ok(()),
+        Some(range) => {
+            let own = own.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+            let message = format!("unsupported field runtimeConfig.ipRanges: {range}");
+            let details = format!("the network {} has {own}; its subnets stay as it was made", network.name);
+            Err(Failure::new(Code::UnsupportedField, message, details))
+        }
+    }
 }
 
 /// Two may find it missing: the one that comes second takes what the first has made.
@@ -71,8 +99,7 @@ impl Add<'_> {
     fn attach(&self) -> Result<(EndpointSettings, WayOut)> {
         let request = self.request()?;
         let deed = || format!("cannot attach {} to the network {}", self.name, self.network.name);
-        let create = || self.daemon.call::<sandbox::Create>(&Nothing {}, &request);
-        let refused = match create() {
+        let refused = match self.daemon.call::<sandbox::Create>(&Nothing {}, &request) {
             Ok(made) => return self.only_one(made),
             Err(error) => error,
         };
@@ -84,13 +111,7 @@ impl Add<'_> {
         {
             return self.join(&present);
         }
-        if self.daemon.reap()? == 0 {
-            return Err(Failure::of_daemon(deed(), &refused));
-        }
-        match create() {
-            Ok(made) => self.only_one(made),
-            Err(error) => Err(Failure::of_daemon(deed(), &error)),
-        }
+        Err(Failure::of_daemon(deed(), &refused))
     }
 
     fn request(&self) -> Result<CreateSandbox> {
@@ -103,6 +124,8 @@ impl Add<'_> {
             ipv6_address: self.wishes.v6,
             mac_address: self.wishes.mac,
             interface: Some(self.interface.clone()),
+            dns_name: self.wishes.name.clone(),
+            bandwidth: self.wishes.bandwidth,
         }];
         request.hostname.clone_from(&self.wishes.hostname);
         request.publish.clone_from(&self.wishes.ports);
@@ -117,7 +140,7 @@ impl Add<'_> {
 
     /// The default network knows no names, and refuses them.
     fn aliases(&self) -> Vec<Alias> {
-        if self.network.name == DEFAULT { Vec::new() } else { self.wishes.names.clone() }
+        if self.network.name == DEFAULT { Vec::new() } else { self.wishes.aliases.clone() }
     }
 
     /// The id, so that the network that was looked at is the one that is joined.
@@ -155,6 +178,8 @@ impl Add<'_> {
             aliases: self.aliases(),
             mac_address: self.wishes.mac,
             interface: Some(self.interface.clone()),
+            dns_name: self.wishes.name.clone(),
+            bandwidth: self.wishes.bandwidth,
         };
         let params = NetworkParams { name: self.network()? };
         let settings = self.daemon.call::<network::Connect>(&params, &body).map_err(|error| {

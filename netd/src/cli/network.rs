@@ -225,6 +225,8 @@ fn connect(client: &Client, args: ConnectArgs) -> Result<ExitCode> {
         aliases: args.alias,
         mac_address: None,
         interface: None,
+        dns_name: None,
+        bandwidth: None,
     };
     client.call::<network::Connect>(&NetworkParams { name: args.network }, &body).context(deed)?;
     Ok(ExitCode::SUCCESS)

@@ -83,6 +83,7 @@ pub(super) fn attach(
         make_pair(kernel, network, endpoint, netns, bridge)?;
     }
     let (mut inside, index) = configure(network, endpoint, netns, gateways)?;
+    super::shape::apply(&mut kernel.rtnl, endpoint)?;
     // Last, so that the port has its carrier when it comes up and its bridge forwards from the first packet on.
     kernel.rtnl.transact(vec![link::up(&*endpoint.host_link)])?;
     in_service(&mut kernel.rtnl, &*endpoint.host_link)?;
@@ -227,7 +228,7 @@ fn on(link: u32, address: IpAddr, prefix: u8) -> Addr {
     Addr { link, address }
 }
 
-fn index_of(rtnl: &mut Rtnl, name: &str) -> Result<u32, KernelError> {
+pub(super) fn index_of(rtnl: &mut Rtnl, name: &str) -> Result<u32, KernelError> {
     match rtnl.link(name)? {
         Some(link) => Ok(link.index),
         None => Err(KernelError::new("find the link", name, nix::errno::Errno::ENODEV)),

@@ -8,14 +8,14 @@ use netd_api::network::{self as api, Ipam, IpamConfig, NetworkContainer};
 use netd_api::sandbox::{
     Config, EndpointSettings, HostConfig, NetworkSettings, PortBinding, PortMap, State, Status,
 };
-use netd_api::value::{LinkName, Subnet, Timestamp};
+use netd_api::value::{self, LinkName, Subnet, Timestamp};
 use netd_dns::table::Forward;
 use sha2::{Digest as _, Sha256};
 
 use super::{World, hex, wire};
 use crate::files::{HOSTS, RESOLV_CONF};
 use crate::ipam::Family;
-use crate::model::{Endpoint, Mode, Model, Network, Sandbox, SandboxKey};
+use crate::model::{Bandwidth, Endpoint, Mode, Model, Network, Rate, Sandbox, SandboxKey};
 
 /// Every network with the two that are none: `host` and `none`.
 pub(crate) fn networks(model: &Model) -> Vec<api::Network> {
@@ -186,8 +186,21 @@ pub(crate) fn endpoint(
         },
         interface: endpoint.interface.to_string(),
         host_interface: endpoint.host_link.to_string(),
+        bandwidth: bandwidth(endpoint.bandwidth),
     };
     Some((network.name.to_string(), settings))
+}
+
+fn bandwidth(limits: Bandwidth) -> Option<value::Bandwidth> {
+    let (rate, burst) =
+        (|rate: Option<Rate>| rate.map_or(0, |r| r.rate), |rate: Option<Rate>| rate.map_or(0, |r| r.burst));
+    let shown = value::Bandwidth {
+        ingress_rate: rate(limits.ingress),
+        ingress_burst: burst(limits.ingress),
+        egress_rate: rate(limits.egress),
+        egress_burst: burst(limits.egress),
+    };
+    shown.limits().then_some(shown)
 }
 
 /// Published ports with where they are bound, exposed ones with nothing.

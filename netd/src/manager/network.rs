@@ -187,6 +187,10 @@ fn on<'a>(world: &'a World, network: &'a Network) -> impl Iterator<Item = &'a Sa
 }
 
 pub(crate) fn connect(world: &mut World, wanted: &str, request: &ConnectSandbox) -> Result<Arc<Sandbox>> {
+    super::guests::without_the_dead(world, |world| attempt(world, wanted, request))
+}
+
+fn attempt(world: &mut World, wanted: &str, request: &ConnectSandbox) -> Result<Arc<Sandbox>> {
     let sandbox = find::sandbox(world.model(), &request.sandbox)?;
     let network = changeable(world, wanted, &sandbox, "connect")?;
     if sandbox.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
@@ -227,6 +231,8 @@ fn join(
         v4: request.ipv4_address,
         v6: request.ipv6_address,
         mac: request.mac_address,
+        name: request.dns_name.as_ref(),
+        bandwidth: request.bandwidth,
     };
     let interface = wire::interface(&before.endpoints, request.interface.as_ref())?;
     let endpoint = wire::endpoint(world, undo, network, &owner, interface, &wish)?;

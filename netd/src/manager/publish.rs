@@ -178,6 +178,10 @@ pub(crate) fn publish(
     spec: &PortSpec,
     by: PublishBy,
 ) -> Result<Arc<Sandbox>> {
+    super::guests::without_the_dead(world, |world| attempt(world, wanted, spec, by))
+}
+
+fn attempt(world: &mut World, wanted: &str, spec: &PortSpec, by: PublishBy) -> Result<Arc<Sandbox>> {
     let sandbox = changeable(world, wanted)?;
     let mut undo = Undo::default();
     let result = add(world, &mut undo, &sandbox, spec, by);

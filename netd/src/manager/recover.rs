@@ -13,7 +13,7 @@ use super::undo::Undo;
 use super::{World, network, sandbox, wire};
 use crate::bus::Bus;
 use crate::config::Config;
-use crate::driver::{DOOMED, Kernel};
+use crate::driver::{DOOMED, Kernel, shaping_device};
 use crate::error::{Chain, Result};
 use crate::files::Files;
 use crate::ipam::{Leases, Pool, Pools};
@@ -71,6 +71,7 @@ impl World {
 /// Makes the kernel hold what the records say. One object that cannot be repaired is told and does not keep the rest.
 pub(crate) fn recover(world: &mut World) -> Result<()> {
     remove_unknown(world)?;
+    super::guests::bury_all(world);
     for network in world.model().networks.values().cloned().collect::<Vec<_>>() {
         note(world.kernel.ensure_network(&network), "network", &network.name);
     }
@@ -123,7 +124,8 @@ fn remove_unknown(world: &mut World) -> Result<()> {
         let bridges = model.networks.values().map(|network| Arc::clone(&network.bridge));
         let ports =
             model.sandboxes.values().flat_map(|s| s.endpoints.iter().map(|e| Arc::clone(&e.host_link)));
-        bridges.chain(ports).collect()
+        let shaping = model.sandboxes.values().flat_map(|s| s.endpoints.iter().filter_map(shaping_device));
+        bridges.chain(ports).chain(shaping.map(Arc::from)).collect()
     };
     for stray in world.kernel.ours()? {
         if stray.group == DOOMED || !known.contains(&*stray.name) {
@@ -168,6 +170,7 @@ fn repair(world: &mut World, sandbox: &Arc<Sandbox>, in_place: &BTreeSet<String>
     };
     for endpoint in &sandbox.endpoints {
         if in_place.contains(&*endpoint.host_link) {
+            world.kernel.shape(endpoint)?;
             continue;
         }
         let Some(network) = world.model().networks.get(&endpoint.network).cloned() else { continue };

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use netd_api::ApiError;
-use netd_api::sandbox::{Attachment, CreateSandbox, NetworkMode};
+use netd_api::network::DisconnectSandbox;
+use netd_api::sandbox::{Attachment, CreateSandbox, LeaveNetwork, NetworkMode};
 use netd_api::value::Reference;
 use netd_sys::netlink::{Rtnl, link};
 use netd_sys::netns::Netns;
@@ -18,12 +19,17 @@ use super::undo::{Step, Undo};
 use super::wire::{self, Owner, Wish};
 use super::{World, find, new_id, publish};
 use crate::error::{Chain, Result};
+use crate::guests;
 use crate::model::{DnsOptions, Endpoint, Id, Link, Mode, PortRange, Sandbox, SandboxKey};
 use crate::store::{Txn, encode, encode_lease, key_of, lease_key};
 use crate::tables;
 
 /// The new sandbox, and what was done otherwise than asked.
 pub(crate) fn create(world: &mut World, request: &CreateSandbox) -> Result<(Arc<Sandbox>, Vec<String>)> {
+    super::guests::without_the_dead(world, |world| attempt(world, request))
+}
+
+fn attempt(world: &mut World, request: &CreateSandbox) -> Result<(Arc<Sandbox>, Vec<String>)> {
     let warnings = check::request(world, request)?;
     let mut undo = Undo::default();
     let result = build(world, &mut undo, request);
@@ -83,6 +89,7 @@ fn draft(world: &World, request: &CreateSandbox) -> Result<Sandbox> {
         netns: request.netns.clone().unwrap_or_else(|| world.config.netns_dir.join(&*request.name)),
         netns_identity: (0, 0),
         netns_is_ours: request.netns.is_none(),
+        boot: if request.netns.is_some() { guests::boot() } else { "".into() },
         hostname,
         endpoints: Vec::new(),
         publishes: Vec::new(),
@@ -137,6 +144,8 @@ fn endpoints(
             v4: attachment.ipv4_address,
             v6: attachment.ipv6_address,
             mac: attachment.mac_address,
+            name: attachment.dns_name.as_ref(),
+            bandwidth: attachment.bandwidth,
         };
         let interface = wire::interface(&endpoints, attachment.interface.as_ref())?;
         endpoints.push(wire::endpoint(world, undo, &network, &owner, interface, &wish)?);
@@ -239,6 +248,24 @@ pub(crate) fn remove(world: &mut World, wanted: &str, force: bool) -> Result<()>
     }
     let detail = format!("sandbox {} is removed, but something is left: {}", sandbox.name, errors.join("; "));
     Err(ApiError::kernel(detail).remedy("the next start of the daemon tries again").into())
+}
+
+/// For who knows what is to go and not what is there: a container's runtime, whose order may come twice, late, or for
+/// what never was. The last network takes the sandbox along.
+pub(crate) fn leave(world: &mut World, wanted: &str, request: &LeaveNetwork) -> Result<()> {
+    let named = world.model().sandboxes.by(&SandboxKey::Name(wanted.into())).next();
+    let Some(sandbox) = named.cloned() else { return Ok(()) };
+    let is_meant = |endpoint: &&Endpoint| {
+        let network = world.model().networks.get(&endpoint.network);
+        network.is_some_and(|network| *network.name == *request.network)
+            && *endpoint.interface == *request.interface
+    };
+    let Some(endpoint) = sandbox.endpoints.iter().find(is_meant) else { return Ok(()) };
+    if sandbox.endpoints.len() == 1 {
+        return remove(world, &sandbox.id, true);
+    }
+    let request = DisconnectSandbox { sandbox: sandbox.id.parse()? };
+    super::network::disconnect(world, &endpoint.network, &request)
 }
 
 /// The record first, so that nothing leads here any more; then everything that can be removed, whatever fails.

@@ -98,7 +98,8 @@ pub(crate) fn endpoint(
         }
     }
     let owner = Owner { id: &before.id, name: &before.name, hostname: &before.hostname };
-    endpoint.names = wire::names(&owner, endpoint.aliases.iter().map(|alias| &**alias));
+    let first = endpoint.names.first().map_or_else(|| Arc::clone(&before.name), Arc::clone);
+    endpoint.names = wire::names(&first, &owner, endpoint.aliases.iter().map(|alias| &**alias));
     if endpoint.names.len() > MOST_NAMES {
         let detail = format!("{} would have {} names on {}", before.name, endpoint.names.len(), network.name);
         let remedy = format!("leave it at {MOST_NAMES}");

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use netd_api::ApiError;
-use netd_api::value::{Alias, LinkName, Mac};
+use netd_api::value::{self as api, Alias, LinkName, Mac};
 use netd_sys::netns::{Netns, NetnsId};
 use nix::libc;
 use sha2::{Digest as _, Sha256};
@@ -15,8 +15,10 @@ use super::{World, hex, new_id, short};
 use crate::driver::{Gateways, mac_for};
 use crate::error::Result;
 use crate::ipam::{Family, Holder, HostUse};
-use crate::model::{Endpoint, Id, Model, Network, Sandbox};
+use crate::model::{Bandwidth, Endpoint, Id, Model, Network, Rate, Sandbox};
 use crate::tables::gateway_endpoint;
+
+const ETHERNET_HEADER: u32 = 14;
 
 /// What a request says of one endpoint.
 #[derive(Default)]
@@ -25,6 +27,8 @@ pub(super) struct Wish<'a> {
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,
     pub mac: Option<Mac>,
+    pub name: Option<&'a Alias>,
+    pub bandwidth: Option<api::Bandwidth>,
 }
 
 /// Who is to have it.
@@ -44,6 +48,7 @@ pub(super) fn endpoint(
     wish: &Wish<'_>,
 ) -> Result<Endpoint> {
     refuse_on_default(network, wish)?;
+    let bandwidth = bandwidth(network, wish.bandwidth)?;
     let v4 = match lease(world, undo, network, owner, Family::V4, wish.v4.map(IpAddr::V4))? {
         Some((IpAddr::V4(address), prefix)) => Some((address, prefix)),
         _ => None,
@@ -52,6 +57,7 @@ pub(super) fn endpoint(
         Some((IpAddr::V6(address), prefix)) => Some((address, prefix)),
         _ => None,
     };
+    let first = wish.name.map_or(&**owner.name, |name| &**name);
     let id = new_id();
     let digest = Sha256::digest(id.as_bytes());
     let mac = match (wish.mac, v4) {
@@ -68,7 +74,8 @@ pub(super) fn endpoint(
         v4,
         v6,
         aliases: wish.aliases.iter().map(|alias| alias.to_lowercase().into()).collect(),
-        names: names(owner, wish.aliases.iter().map(|alias| &**alias)),
+        names: names(first, owner, wish.aliases.iter().map(|alias| &**alias)),
+        bandwidth,
     })
 }
 
@@ -109,10 +116,14 @@ fn lease(
     Ok(Some((address, prefix)))
 }
 
-/// The sandbox's name first: it is the one that reverse queries answer.
-pub(super) fn names<'a>(owner: &Owner<'a>, aliases: impl Iterator<Item = &'a str>) -> Vec<Arc<str>> {
+/// The sandbox's name, or what stands in for it, comes first: it is the one that reverse queries answer.
+pub(super) fn names<'a>(
+    first: &'a str,
+    owner: &Owner<'a>,
+    aliases: impl Iterator<Item = &'a str>,
+) -> Vec<Arc<str>> {
     let mut names: Vec<Arc<str>> = Vec::new();
-    let all = [&**owner.name].into_iter().chain(aliases);
+    let all = [first].into_iter().chain(aliases);
     for name in all.chain([short(owner.id), owner.hostname]) {
         let name: Arc<str> = name.to_lowercase().into();
         if !names.contains(&name) {
@@ -120,6 +131,26 @@ pub(super) fn names<'a>(owner: &Owner<'a>, aliases: impl Iterator<Item = &'a str
         }
     }
     names
+}
+
+fn bandwidth(network: &Network, wanted: Option<api::Bandwidth>) -> Result<Bandwidth> {
+    let wanted = wanted.unwrap_or_default();
+    wanted.check().map_err(|error| ApiError::invalid(error.to_string()).at("Bandwidth"))?;
+    let rate = |rate, burst| (rate > 0).then_some(Rate { rate, burst });
+    let bandwidth = Bandwidth {
+        ingress: rate(wanted.ingress_rate, wanted.ingress_burst),
+        egress: rate(wanted.egress_rate, wanted.egress_burst),
+    };
+    let packet = u64::from(network.options.mtu + ETHERNET_HEADER) * 8;
+    match [bandwidth.ingress, bandwidth.egress].into_iter().flatten().find(|rate| rate.burst < packet) {
+        None => Ok(bandwidth),
+        Some(rate) => {
+            let detail =
+                format!("no packet of network {} fits into a burst of {} bits", network.name, rate.burst);
+            let remedy = format!("use at least {packet}, better a tenth of the rate");
+            Err(ApiError::invalid(detail).at("Bandwidth").remedy(remedy).into())
+        }
+    }
 }
 
 /// The device's name in the sandbox: what was asked for, or the first `ethN` that no endpoint has.

@@ -1,6 +1,6 @@
 //! Handlers of the noun sandbox.
 
-use netd_api::sandbox::{Create, FILTERS, Inspect, List, Ports, Publish, Remove, Sandbox, Unpublish};
+use netd_api::sandbox::{Create, FILTERS, Inspect, Leave, List, Ports, Publish, Remove, Sandbox, Unpublish};
 use netd_api::{Filters, Nothing};
 
 use super::route::Router;
@@ -34,6 +34,10 @@ pub(super) fn routes(router: &mut Router) {
     });
     router.on(Remove, async |app, params, _| {
         app.change(move |world| manager::remove_sandbox(world, &params.name, params.force)).await?;
+        Ok(Nothing {})
+    });
+    router.on(Leave, async |app, params, request| {
+        app.change(move |world| manager::leave_network(world, &params.name, &request)).await?;
         Ok(Nothing {})
     });
     router.on(Ports, async |app, params, _| {
