@@ -15,7 +15,7 @@ use crate::sandbox::EndpointSettings;
 use crate::value::{self, Alias, Bandwidth, LinkName, Mac, NetworkName, Reference, Subnet, Timestamp};
 use crate::verb::{Answer, Method, Nothing, Verb};
 
-pub use options::BridgeOptions;
+pub use options::{BridgeOptions, Switch};
 pub use update::{ChangeEndpoint, ChangeNetwork, Update, UpdateEndpoint};
 
 pub struct Create;

@@ -6,6 +6,9 @@ use crate::measure::{FigureId, Name, Results, Summary};
 
 pub(crate) const NETD: Name = "netd";
 pub(crate) const DIRECT: Name = "direct";
+pub(crate) const PLAIN_BRIDGE: Name = "plain bridge";
+/// netd's network with a way out of the host, where the other has none.
+pub(crate) const NETD_WAY_OUT: Name = "netd, way out";
 
 pub(crate) struct Figure {
     pub(crate) id: FigureId,
@@ -138,6 +141,9 @@ pub(crate) const FIGURES: &[Figure] = &[
     against("U3", "udp-bulk", "UDP, QUIC-like bulk (44 x 1400 B)", "Gbit/s", DIRECT, &[LeastOf(DIRECT, 0.45), LeastOf("docker-proxy", 18.0)]),
     plain("U3", "udp-bulk-lost", "UDP, QUIC-like bulk, lost", "%", &[]),
     against("", "udp-64x1-p99", "UDP, 64 flows x 1, p99", "us", DIRECT, &[]),
+    against("B1", "east-west-1", "container to container, bulk, 1 stream (netd: internal network)", "Gbit/s", PLAIN_BRIDGE, &[LeastOf(PLAIN_BRIDGE, 1.3)]),
+    against("B1", "east-west-8", "container to container, bulk, 8 streams", "Gbit/s", PLAIN_BRIDGE, &[]),
+    against("", "east-west-requests", "container to container, keep-alive requests, 64 connections", "1/s", PLAIN_BRIDGE, &[]),
     against("N1", "dns-local", "DNS, local names (dnsperf, 8 clients)", "1/s", "dnsmasq", &[LeastOf("dnsmasq", 1.4), LeastOf("aardvark-dns", 18.0)]),
     plain("N1", "dns-lost", "DNS, local names, unanswered or failed", "%", &[Most(0.0)]),
     against("N2", "dns-one", "DNS, one client one outstanding", "1/s", "dnsmasq", &[LeastOf("dnsmasq", 3.0)]),

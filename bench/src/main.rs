@@ -54,6 +54,8 @@ enum Subject {
     Publish,
     /// A published UDP port (U1 to U3)
     Udp,
+    /// Container to container on one host (B1)
+    EastWest,
     /// The DNS server (N1 to N3)
     Dns,
     /// Attach, many ports, many sandboxes, rest (A, R, S, M)
@@ -83,9 +85,10 @@ fn bench(lab: &Lab, arguments: &Arguments) -> Result<()> {
     let plan = Plan { rounds: usize::try_from(rounds)?, seconds, only: arguments.only.clone() };
     let facts = Facts::gather(&plan);
     let mut results = Results::default();
-    let scenarios: [(Subject, Scenario); 4] = [
+    let scenarios: [(Subject, Scenario); 5] = [
         (Subject::Publish, scenario::publish::run),
         (Subject::Udp, scenario::udp::run),
+        (Subject::EastWest, scenario::east_west::run),
         (Subject::Dns, scenario::dns::run),
         (Subject::Attach, scenario::attach::run),
     ];

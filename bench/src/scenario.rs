@@ -3,6 +3,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod dns;
+pub(crate) mod east_west;
 pub(crate) mod publish;
 pub(crate) mod udp;
 

@@ -97,6 +97,6 @@ pub(crate) fn set(place: &Place, key: &str, value: &str) -> Result<()> {
         .with_context(|| format!("set {key} to {value} in {}", place.name))
 }
 
-fn batch(place: &Place, commands: &str) -> Result<()> {
+pub(crate) fn batch(place: &Place, commands: &str) -> Result<()> {
     place.run_with("ip -batch -", commands.as_bytes(), Duration::from_secs(10))?.success().map(drop)
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use netd_sys::netlink::monitor::Monitor;
+use netd_sys::netlink::monitor::{Group, Monitor};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
@@ -152,6 +152,8 @@ async fn start_watches(app: &Arc<App>) -> Result<()> {
     let port = app.engine.call(|world| world.reconcile.nft_port()).await?;
     let monitor = Monitor::nftables().context("cannot watch the firewall's rules")?;
     tokio::task::spawn_local(watch::firewall(Arc::clone(app), port, monitor));
+    let routes = Monitor::open(&[Group::Routes]).context("cannot watch the host's routes")?;
+    tokio::task::spawn_local(watch::ways_out(Arc::clone(app), routes));
     tokio::task::spawn_local(watch::resolv_conf(Arc::clone(app)));
     tokio::task::spawn_local(watch::guests(Arc::clone(app)));
     tokio::task::spawn_local(watch::spool(Arc::clone(app)));

@@ -3,9 +3,11 @@
 
 mod background;
 mod bridge;
+mod offload;
 mod reaper;
 mod shape;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,9 +18,10 @@ use netd_sys::netlink::link::Link;
 use netd_sys::netns::Netns;
 
 use crate::error::Chain;
-use crate::model::{Driver, Endpoint, Network};
+use crate::model::{Driver, Endpoint, Model, Network, Sandbox, SandboxKey};
 pub(crate) use background::Background;
 pub(crate) use bridge::mac_for;
+pub(crate) use offload::WaysOut;
 pub(crate) use reaper::Reaper;
 pub(crate) use shape::device as shaping_device;
 
@@ -33,6 +36,8 @@ pub(crate) struct Kernel {
     pub rtnl: Rtnl,
     pub reaper: Reaper,
     pub background: Background,
+    /// As it was when last looked at.
+    out: WaysOut,
 }
 
 /// Through which gateways a sandbox reaches the rest of the world.
@@ -44,9 +49,12 @@ pub(crate) struct Gateways {
 
 impl Kernel {
     pub(crate) fn open() -> Result<Self, KernelError> {
+        let mut rtnl = Rtnl::open()?;
+        let out = WaysOut::of(&rtnl.links()?, &rtnl.routes()?);
         Ok(Self {
+            out,
             host: Netns::current()?,
-            rtnl: Rtnl::open()?,
+            rtnl,
             reaper: Reaper::start()?,
             background: Background::start()?,
         })
@@ -116,6 +124,42 @@ impl Kernel {
                 told("keep apart", &network.bridge, || bridge::keep_apart(&mut self.rtnl, ports, apart))
             }
         }
+    }
+
+    /// Looks at the ways out of the host, and gives every link of ours the size that follows from them. Wrong sizes are
+    /// slow, not broken: one that cannot be set is told.
+    pub(crate) fn follow_ways_out(&mut self, model: &Model) -> Result<WaysOut, KernelError> {
+        let links = self.rtnl.links()?;
+        self.out = WaysOut::of(&links, &self.rtnl.routes()?);
+        let sizes: HashMap<&str, Option<u32>> = links.iter().map(|link| (&*link.name, link.gso)).collect();
+        for network in model.networks.values() {
+            let wanted = offload::size(network, &self.out);
+            for sandbox in model.sandboxes.by(&SandboxKey::On(Arc::clone(&network.id))) {
+                for endpoint in sandbox.endpoints.iter().filter(|endpoint| endpoint.network == network.id) {
+                    let size = sizes.get(&*endpoint.host_link).copied().flatten();
+                    if size.is_some_and(|size| size != wanted)
+                        && let Err(error) = self.resize(network, sandbox, endpoint, wanted)
+                    {
+                        tracing::warn!(sandbox = %sandbox.name, error = %Chain(&error), "cannot resize its packets");
+                    }
+                }
+            }
+        }
+        Ok(self.out.clone())
+    }
+
+    fn resize(
+        &mut self,
+        network: &Network,
+        sandbox: &Sandbox,
+        endpoint: &Endpoint,
+        size: u32,
+    ) -> Result<(), KernelError> {
+        let netns = Netns::open(&sandbox.netns)?;
+        if (netns.id().device, netns.id().inode) != sandbox.netns_identity {
+            return Ok(());
+        }
+        told("resize", &endpoint.host_link, || bridge::resize(self, network, endpoint, &netns, size))
     }
 
     /// Links that carry our mark.

@@ -24,7 +24,7 @@ use rand::Rng as _;
 use crate::bus::{Bus, Event};
 use crate::config::Config;
 use crate::dataplane::{Session, SocketKey, SocketUse, Sockets};
-use crate::driver::Kernel;
+use crate::driver::{Kernel, WaysOut};
 use crate::error::Result;
 use crate::ipam::{Leases, Pools};
 use crate::model::{Id, Model};
@@ -123,6 +123,11 @@ impl World {
     /// Somebody else has changed the firewall table.
     pub(crate) fn repair_firewall(&mut self) {
         self.reconcile.write_firewall(self.records.model());
+    }
+
+    /// Other devices may lead out of the host: the sizes of packets go with what all of them take.
+    pub(crate) fn follow_ways_out(&mut self) -> Result<WaysOut> {
+        Ok(self.kernel.follow_ways_out(self.records.model())?)
     }
 
     fn leases_of(&mut self, network: &Id) -> Result<&mut Leases> {

@@ -63,8 +63,21 @@ pub(crate) struct NetworkOptions {
     pub masquerade: bool,
     /// Whether sandboxes of other networks are kept from reaching this one through the host.
     pub isolate: bool,
+    /// Whether packets may be larger than 64 KiB within the host.
+    #[serde(default)]
+    pub big_tcp: BigTcp,
     /// As the user wrote them, for `inspect`.
     pub given: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BigTcp {
+    /// Where nothing is slower for it.
+    #[default]
+    Auto,
+    On,
+    Off,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::model::{
-    Bandwidth, DnsOptions, Driver, Endpoint, Id, Mode, Network, NetworkOptions, Protocol, Publish, PublishBy,
-    Sandbox, Subnet,
+    Bandwidth, BigTcp, DnsOptions, Driver, Endpoint, Id, Mode, Network, NetworkOptions, Protocol, Publish,
+    PublishBy, Sandbox, Subnet,
 };
 
 pub(crate) fn sandbox(name: &str) -> Sandbox {
@@ -55,6 +55,7 @@ pub(crate) fn network(name: &str, subnets: &[(&str, &str)]) -> Network {
             icc: true,
             masquerade: true,
             isolate: true,
+            big_tcp: BigTcp::Auto,
             given: BTreeMap::new(),
         },
         labels: BTreeMap::new(),

@@ -4,16 +4,19 @@
 mod guests;
 mod spool;
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use netd_sys::netlink::monitor::{Event, Monitor};
+use netd_sys::netlink::route::Kind;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::engine::Busy;
 use crate::error::Chain;
 use crate::firewall;
 use crate::server::App;
@@ -24,6 +27,8 @@ pub(crate) use spool::spool;
 const SETTLE: Duration = Duration::from_millis(50);
 /// Two programs that each put their own rules back would otherwise keep each other busy.
 const REPAIR_PAUSE: Duration = Duration::from_millis(300);
+/// A look at the ways out reads every link and route.
+const LOOK_PAUSE: Duration = Duration::from_secs(2);
 
 /// Follows the host's resolv.conf. Its directory is watched, not the file: the file is replaced by renaming as often as
 /// it is written; a symbolic link's target may live in another directory, which is watched too.
@@ -86,6 +91,48 @@ pub(crate) async fn firewall(app: Arc<App>, own_port: u32, monitor: Monitor) {
             app.metrics.repaired();
         }
         tokio::time::sleep(REPAIR_PAUSE).await;
+    }
+}
+
+/// Follows the ways out of the host: a device that leads out from now on may take smaller packets than the others do.
+/// Links themselves are not watched, as each new sandbox would wake us; what has no route leads nowhere. Neither does a
+/// route by a device that is known make us look, of which a router has many a second.
+pub(crate) async fn ways_out(app: Arc<App>, monitor: Monitor) {
+    let Ok(mut monitor) = Registered::watch(monitor) else { return };
+    loop {
+        let known = match app.engine.call(|world| world.follow_ways_out()).await {
+            Ok(Ok(out)) => out.links,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot look at the ways out of the host");
+                BTreeSet::new()
+            }
+            Err(Busy::Stopped) => return,
+            // What is known is unknown then, and the next route makes us look.
+            Err(Busy::Full) => BTreeSet::new(),
+        };
+        let is_news = |event: &Event| match event {
+            Event::Route(route) => {
+                route.kind == Kind::Unicast && route.link.is_some_and(|link| !known.contains(&link))
+            }
+            Event::Lost => true,
+            _ => false,
+        };
+        loop {
+            let Ok(mut ready) = monitor.readable_mut().await else { return };
+            // A new sandbox comes with a route for multicast: many of them wake us once.
+            tokio::time::sleep(LOOK_PAUSE).await;
+            let events = match ready.get_inner_mut().0.read() {
+                Ok(events) => events,
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "the host's routes are not watched any more");
+                    return;
+                }
+            };
+            ready.clear_ready();
+            if events.iter().any(is_news) {
+                break;
+            }
+        }
     }
 }
 

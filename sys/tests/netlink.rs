@@ -218,6 +218,16 @@ fn big_packets_are_set_on_both_ends() {
         for command in ["ip -d link show nv1", "ip -d link show nd-test", "ip -n web -d link show eth0"] {
             assert!(run(command).contains("gso_max_size 196608"), "{command}");
         }
+        // Both families, which the program does not show.
+        let sizes = |rtnl: &mut Rtnl, name: &str| {
+            rtnl.link(name).expect("look up").expect("exists").gso.expect("known")
+        };
+        assert_eq!(
+            (sizes(&mut rtnl, "nv1"), sizes(&mut rtnl, "nd-test"), sizes(&mut rtnl, "lo")),
+            (196_608, 196_608, 65_536)
+        );
+        rtnl.transact(vec![link::gso("nv1", 65_536)]).expect("back");
+        assert_eq!(sizes(&mut rtnl, "nv1"), 65_536);
     });
 }
 

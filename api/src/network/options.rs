@@ -18,6 +18,29 @@ pub struct BridgeOptions {
     pub isolate: Option<bool>,
     /// `bridge-name`
     pub bridge_name: Option<LinkName>,
+    /// `big-tcp`: whether packets may be larger than 64 KiB within the host.
+    pub big_tcp: Option<Switch>,
+}
+
+/// `on`, `off`, or `auto`: what is best as things are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    On,
+    Off,
+    Auto,
+}
+
+impl FromStr for Switch {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            "auto" => Ok(Self::Auto),
+            _ => Err("use on, off or auto"),
+        }
+    }
 }
 
 impl TryFrom<&BTreeMap<String, String>> for BridgeOptions {
@@ -33,13 +56,14 @@ impl TryFrom<&BTreeMap<String, String>> for BridgeOptions {
                     options.masquerade = Some(parse(key, value)?);
                 }
                 "isolate" => options.isolate = Some(parse(key, value)?),
+                "big-tcp" => options.big_tcp = Some(parse(key, value)?),
                 "bridge-name" | "com.docker.network.bridge.name" => {
                     options.bridge_name = Some(parse(key, value)?);
                 }
                 _ => {
                     return Err(ApiError::invalid(format!("the driver bridge has no option {key:?}"))
                         .at(format!("Options.{key}"))
-                        .remedy("use mtu, icc, masquerade, isolate or bridge-name"));
+                        .remedy("use mtu, icc, masquerade, isolate, big-tcp or bridge-name"));
                 }
             }
         }

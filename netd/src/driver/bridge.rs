@@ -16,7 +16,7 @@ use netd_sys::{KernelError, sysctl};
 use nix::libc;
 
 use super::reaper::delete_doomed;
-use super::{GROUP, Gateways, Kernel};
+use super::{GROUP, Gateways, Kernel, offload};
 use crate::model::{Endpoint, Network};
 
 /// Together the longest that an attach waits for the kernel to put a link into service.
@@ -105,6 +105,25 @@ pub(super) fn cut(kernel: &mut Kernel, name: &str) -> Result<(), KernelError> {
     result
 }
 
+/// Another size for the packets of an endpoint, and of the bridge for what the host sends there.
+pub(super) fn resize(
+    kernel: &mut Kernel,
+    network: &Network,
+    endpoint: &Endpoint,
+    netns: &Netns,
+    size: u32,
+) -> Result<(), KernelError> {
+    let mut ops = vec![link::gso(&*endpoint.host_link, size)];
+    ops.extend(bridge_size(network, size));
+    kernel.rtnl.transact(ops)?;
+    Rtnl::open_in(netns)?.transact(vec![link::gso(&*endpoint.interface, size).forgiving(GONE)])
+}
+
+/// A bridge takes no more than its ports do, so there has to be one; one of somebody else is left as it is.
+fn bridge_size(network: &Network, size: u32) -> Option<Op<'static>> {
+    network.adopted_bridge.is_none().then(|| link::gso(&*network.bridge, size))
+}
+
 /// Default routes through exactly these endpoints; those through others go.
 pub(super) fn route(netns: &Netns, routes: &[(&Endpoint, Gateways)]) -> Result<(), KernelError> {
     let mut rtnl = Rtnl::open_in(netns)?;
@@ -140,21 +159,24 @@ fn make_pair(
 ) -> Result<(), KernelError> {
     use std::os::fd::AsFd as _;
     let name = &*endpoint.host_link;
+    let size = offload::size(network, &kernel.out);
+    let large = size > offload::USUAL;
     let pair = Veth {
         name,
         master: Some(bridge),
         group: GROUP,
         mtu: Some(network.options.mtu),
-        gso: None,
+        gso: large.then_some(size),
         peer: Peer { netns: netns.as_fd(), name: &endpoint.interface, index: None, mac: Some(endpoint.mac) },
     };
     kernel.rtnl.transact(vec![link::veth(&pair)])?;
-    if network.options.icc {
-        return Ok(());
+    // Both only after the port exists: the kernel knows no other order.
+    let mut ops: Vec<Op<'_>> = large.then(|| bridge_size(network, size)).flatten().into_iter().collect();
+    if !network.options.icc {
+        // Isolated ports reach the gateway, not each other.
+        ops.push(link::port(name, Port { isolated: Some(true), ..Port::default() }));
     }
-    // Set after the port exists: the kernel knows no other order.
-    let isolated = Port { isolated: Some(true), ..Port::default() };
-    kernel.rtnl.transact(vec![link::port(name, isolated)])
+    kernel.rtnl.transact(ops)
 }
 
 fn configure(

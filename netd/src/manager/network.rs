@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
 use netd_api::network::{
-    BridgeOptions, ConnectSandbox, CreateNetwork, CreateSubnet, DisconnectSandbox, PRUNE_FILTERS,
+    BridgeOptions, ConnectSandbox, CreateNetwork, CreateSubnet, DisconnectSandbox, PRUNE_FILTERS, Switch,
 };
 use netd_api::{ApiError, Filter, Filters};
 use netd_sys::netlink::link::Link;
@@ -16,7 +16,9 @@ use super::wire::{self, Owner, Wish};
 use super::{World, find, new_id};
 use crate::error::Result;
 use crate::ipam::{Leases, SubnetRequest, plan};
-use crate::model::{Driver, Endpoint, Mode, Network, NetworkKey, NetworkOptions, Sandbox, SandboxKey};
+use crate::model::{
+    BigTcp, Driver, Endpoint, Mode, Network, NetworkKey, NetworkOptions, Sandbox, SandboxKey,
+};
 use crate::store::{Record as _, Txn, encode, key_of, lease_key};
 
 /// The network of sandboxes that name none; made at first start.
@@ -64,6 +66,7 @@ fn build(world: &mut World, undo: &mut Undo, request: &CreateNetwork) -> Result<
             icc: options.icc.unwrap_or(true),
             masquerade: options.masquerade.unwrap_or(true),
             isolate: options.isolate.unwrap_or(true),
+            big_tcp: options.big_tcp.map_or_else(BigTcp::default, BigTcp::from),
             given: request.options.clone(),
         },
         labels: request.labels.clone(),
@@ -120,6 +123,16 @@ fn adopts(world: &mut World, bridge: &str) -> Result<Option<Vec<IpAddr>>> {
         Some(_) => {
             let detail = format!("a device {bridge} exists and is no bridge");
             Err(ApiError::conflict(detail).at("Options.bridge-name").remedy("name another device").into())
+        }
+    }
+}
+
+impl From<Switch> for BigTcp {
+    fn from(wanted: Switch) -> Self {
+        match wanted {
+            Switch::On => Self::On,
+            Switch::Off => Self::Off,
+            Switch::Auto => Self::Auto,
         }
     }
 }

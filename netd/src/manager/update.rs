@@ -10,7 +10,7 @@ use super::network::replace;
 use super::wire::{self, Owner};
 use super::{World, find};
 use crate::error::{Chain, Result};
-use crate::model::{Endpoint, Network, Sandbox};
+use crate::model::{BigTcp, Endpoint, Network, Sandbox, SandboxKey};
 use crate::store::{Record as _, Txn, encode, key_of};
 
 pub(crate) fn network(world: &mut World, wanted: &str, request: &ChangeNetwork) -> Result<Arc<Network>> {
@@ -31,6 +31,7 @@ pub(crate) fn network(world: &mut World, wanted: &str, request: &ChangeNetwork) 
     after.options.icc = asked.icc.unwrap_or(before.options.icc);
     after.options.isolate = asked.isolate.unwrap_or(before.options.isolate);
     after.options.masquerade = asked.masquerade.unwrap_or(before.options.masquerade);
+    after.options.big_tcp = asked.big_tcp.map_or(before.options.big_tcp, BigTcp::from);
     after.options.given.extend(request.options.clone());
     if after == *before {
         return Ok(before);
@@ -51,13 +52,20 @@ pub(crate) fn network(world: &mut World, wanted: &str, request: &ChangeNetwork) 
         }
         return Err(error);
     }
+    // Sizes that lag behind are slow, not broken.
+    if after.options.big_tcp != before.options.big_tcp
+        && let Err(error) = world.follow_ways_out()
+    {
+        tracing::warn!(network = %before.name, %error, "cannot give its links their new size");
+    }
     world.tell("network", "update", &after.id, &after.name, &[]);
     Ok(Arc::new(after))
 }
 
 /// All ports of the network or none. Those that come later get it when they are made.
 fn keep_apart(world: &mut World, network: &Network, apart: bool) -> Result<()> {
-    let endpoints = world.model().sandboxes.values().flat_map(|sandbox| &sandbox.endpoints);
+    let on = world.model().sandboxes.by(&SandboxKey::On(Arc::clone(&network.id)));
+    let endpoints = on.flat_map(|sandbox| &sandbox.endpoints);
     let ports: Vec<Arc<str>> = endpoints
         .filter(|endpoint| endpoint.network == network.id)
         .map(|endpoint| Arc::clone(&endpoint.host_link))

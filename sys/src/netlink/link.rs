@@ -252,7 +252,7 @@ pub fn delete_group(group: u32) -> Op<'static> {
 }
 
 /// A link as the kernel describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     pub index: u32,
     pub name: String,
@@ -261,8 +261,11 @@ pub struct Link {
     pub group: u32,
     pub master: Option<u32>,
     pub mtu: u32,
+    /// The largest packet it takes whole, of both families the smaller; none where the kernel knows but one size.
+    pub gso: Option<u32>,
     pub mac: Option<[u8; 6]>,
     pub up: bool,
+    pub loopback: bool,
     /// Up and in service: the other end is up too, and the kernel sends what the link is given.
     pub running: bool,
     pub alias: Option<String>,
@@ -294,18 +297,12 @@ pub(crate) fn decode(frame: &Frame<'_>) -> Option<Link> {
     let header = LinkHeader::parse(frame.payload).ok()?;
     let mut link = Link {
         index: header.index,
-        name: String::new(),
-        kind: None,
-        group: 0,
-        master: None,
-        mtu: 0,
-        mac: None,
         up: header.flags.contains(LinkFlags::Up),
+        loopback: header.flags.contains(LinkFlags::Loopback),
         running: header.flags.contains(LinkFlags::Running),
-        alias: None,
-        peer: None,
-        peer_netns: None,
+        ..Link::default()
     };
+    let (mut gso, mut gso_v4) = (None, None);
     for (kind, value) in attributes(frame.payload, LINK_HEADER) {
         match kind {
             IFLA_ADDRESS => link.mac = mac_address(value),
@@ -320,10 +317,13 @@ pub(crate) fn decode(frame: &Frame<'_>) -> Option<Link> {
             }
             IFLA_IFALIAS => link.alias = Some(text(value)),
             IFLA_GROUP => link.group = u32_at(value, 0)?,
+            IFLA_GSO_MAX_SIZE => gso = u32_at(value, 0),
+            IFLA_GSO_IPV4_MAX_SIZE => gso_v4 = u32_at(value, 0),
             IFLA_LINK_NETNSID => link.peer_netns = u32_at(value, 0).map(u32::cast_signed),
             _ => {}
         }
     }
+    link.gso = gso.zip(gso_v4).map(|(gso, gso_v4)| gso.min(gso_v4));
     Some(link)
 }
 
@@ -342,4 +342,6 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_GROUP: u16 = 27;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_GSO_MAX_SIZE: u16 = 41;
+const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
 const IFLA_INFO_KIND: u16 = 1;

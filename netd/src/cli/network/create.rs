@@ -24,7 +24,8 @@ Examples:
   netd network create db --internal --label team=data
 
 Options (-o): mtu=N, icc=true|false (sandboxes of this network reach each other), masquerade=true|false (what
-leaves takes the host's address), isolate=true|false (other networks are kept out), bridge-name=DEVICE.")]
+leaves takes the host's address), isolate=true|false (other networks are kept out), bridge-name=DEVICE,
+big-tcp=auto|on|off (packets beyond 64 KiB within the host; auto: where nothing that leaves it is slower for it).")]
 pub(in crate::cli) struct CreateArgs {
     name: NetworkName,
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge", value_parser = driver)]
