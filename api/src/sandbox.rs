@@ -80,6 +80,20 @@ impl Verb for Remove {
     type Response = Nothing;
 }
 
+pub struct Check;
+
+impl Verb for Check {
+    const ID: &'static str = "sandbox.check";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/v1/sandboxes/{name}/check";
+    const SUMMARY: &'static str =
+        "Look whether the kernel holds what a sandbox should have; nothing is changed";
+    const ERRORS: &'static [Code] = &[Code::Invalid, Code::NotFound];
+    type Params = SandboxParams;
+    type Body = Nothing;
+    type Response = Vec<Fault>;
+}
+
 /// For runtimes, which say what goes and not what is there.
 pub struct Leave;
 
@@ -261,6 +275,16 @@ pub struct LeaveNetwork {
     pub network: NetworkName,
     /// The device that the sandbox has there: with another one it stays.
     pub interface: LinkName,
+}
+
+/// Something that a sandbox should have and has not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct Fault {
+    /// Where it is missing; absent if it concerns the whole sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    pub detail: String,
 }
 
 impl Attachment {

@@ -132,6 +132,7 @@ pub fn all() -> Vec<Declaration> {
         Declaration::of::<sandbox::List>(),
         Declaration::of::<sandbox::Inspect>(),
         Declaration::of::<sandbox::Remove>(),
+        Declaration::of::<sandbox::Check>(),
         Declaration::of::<sandbox::Leave>(),
         Declaration::of::<sandbox::Ports>(),
         Declaration::of::<sandbox::Publish>(),

@@ -9,13 +9,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::str::FromStr;
 
-use netd_api::sandbox::{PortMap, Sandbox, Status};
+use netd_api::sandbox::{self, Fault, PortMap, Sandbox, SandboxParams, Status};
 use netd_api::spool::{Spool, Tombstone};
 use netd_api::value::{LinkName, PortSpec};
 use netd_api::{Nothing, system};
 use serde_json::Value;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, reference};
 use crate::error::{Code, Failure, Result};
 use crate::result::addresses_of;
 use crate::spec::{Config, Environment, OWNER, Valid, Verb, Version, Wishes, sandbox_name};
@@ -72,8 +72,7 @@ fn del(daemon: &Daemon, config: &Config, own: &Tombstone) -> Result<()> {
     }
 }
 
-/// The records against what the runtime was told, and the host's end of the pair, which lives and dies with the
-/// container's.
+/// The records against what the runtime was told, and what the kernel has against the records.
 fn check(daemon: &Daemon, config: &Config, environment: &Environment) -> Result<()> {
     config.version.at_least(Version::V040, "CHECK")?;
     let Some(told) = config.prev_result()? else {
@@ -118,10 +117,13 @@ fn check(daemon: &Daemon, config: &Config, environment: &Environment) -> Result<
     {
         return Err(wrong(format!("{missing} is not published")));
     }
-    if is_missing_here(&settings.host_interface) {
-        return Err(wrong(format!("the device {} is gone", settings.host_interface)));
-    }
-    Ok(())
+    let params = SandboxParams { name: reference(&sandbox.id)? };
+    let faults = daemon
+        .call::<sandbox::Check>(&params, &Nothing {})
+        .map_err(|error| Failure::of_daemon(format!("cannot look at {name}"), &error))?;
+    let here = |fault: &&Fault| fault.network.as_deref().is_none_or(|other| other == network);
+    let found: Vec<&str> = faults.iter().filter(here).map(|fault| &*fault.detail).collect();
+    if found.is_empty() { Ok(()) } else { Err(wrong(found.join("; "))) }
 }
 
 fn gc(daemon: &Daemon, config: &Config) -> Result<()> {
@@ -210,11 +212,4 @@ fn is_published(ports: &PortMap, wanted: &PortSpec) -> bool {
         let address = wanted.host_address().is_none_or(|address| binding.host_ip == address.to_string());
         address && host.as_ref().is_none_or(|port| binding.host_port == *port)
     })
-}
-
-/// The devices of the plugin's own namespace, which is the host's. What cannot be read is not held against anybody.
-fn is_missing_here(device: &str) -> bool {
-    let devices = fs::read_to_string("/proc/self/net/dev");
-    devices
-        .is_ok_and(|devices| !devices.lines().any(|line| line.trim_start().split(':').next() == Some(device)))
 }

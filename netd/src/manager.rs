@@ -3,6 +3,7 @@
 //!
 //! All of it runs on the engine's thread with the whole [`World`] in hand: there is nothing to lock.
 
+mod examine;
 mod find;
 mod guests;
 mod inspect;
@@ -32,6 +33,7 @@ use crate::ports::Ports;
 use crate::reconcile::Reconcile;
 use crate::store::{Records, Revision, Store, Txn, Watch};
 
+pub(crate) use examine::sandbox as examine;
 pub(crate) use find::{network as find_network, sandbox as find_sandbox};
 pub(crate) use guests::{bury, list as guests};
 pub(crate) use network::{connect, create as create_network, disconnect, prune, remove as remove_network};

@@ -308,6 +308,17 @@ impl Reconcile {
         wanted.filter(|listener| !self.held.has(&listener.id)).collect()
     }
 
+    /// Keys of the sockets that these need and that could not be opened.
+    pub(crate) fn lacks(
+        &self,
+        view: Option<&View>,
+        listeners: &BTreeMap<ListenerId, Listener>,
+    ) -> Vec<SocketKey> {
+        let view = view.map(|view| sockets::view_key(&view.id));
+        let keys = view.into_iter().chain(listeners.keys().cloned());
+        keys.filter(|key| !self.held.has(key)).collect()
+    }
+
     pub(crate) fn projection(&self) -> &Projection {
         &self.projection
     }

@@ -177,6 +177,92 @@ fn a_note_that_cannot_be_written_is_told_and_never_a_success() {
 }
 
 #[test]
+fn every_version_goes_through_a_whole_life() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        let web = Container::new(&netd, "web")?;
+        for version in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+            let app = with(&config(&netd, version, "app"), "ipv6", true);
+            let result = web.add("eth0", &app)?;
+            ensure!(result["cniVersion"] == version, "{result}");
+            let (v4, v6) = if version < "0.3.0" {
+                (&result["ip4"]["ip"], &result["ip6"]["ip"])
+            } else {
+                ensure!(
+                    result["ips"][0]["version"] == if version < "1" { json!("4") } else { json!(null) },
+                    "{result}"
+                );
+                (&result["ips"][0]["address"], &result["ips"][1]["address"])
+            };
+            let inside = web.inside().sh("ip -br addr show eth0")?.stdout;
+            for address in [v4, v6] {
+                let address = address.as_str().with_context(|| format!("both families in {result}"))?;
+                ensure!(inside.contains(address), "{address} in {inside}");
+            }
+            let told = with(&app, "prevResult", result);
+            let checked = web.call("CHECK", "eth0", &told)?;
+            if version < "0.4.0" {
+                ensure!(error(&checked)?["code"] == 1, "CHECK came with 0.4.0");
+            } else {
+                checked.success()?;
+            }
+            for verb in ["GC", "STATUS"] {
+                let done = plugin(&netd.place, verb, &app)?;
+                let code = if version < "1.1.0" {
+                    json!(1)
+                } else if verb == "GC" {
+                    json!(7)
+                } else {
+                    json!(null)
+                };
+                ensure!(done.code == 0 || done.json()?["code"] == code, "{verb} in {version}: {done:?}");
+                ensure!((done.code == 0) == code.is_null(), "{verb} in {version}: {done:?}");
+            }
+            web.del("eth0", &web.netns, &told)?;
+            web.del("eth0", &web.netns, &app)?;
+            web.has_only_loopback()?;
+        }
+        web.unmount()
+    });
+}
+
+#[test]
+fn check_finds_what_the_kernel_lacks() {
+    scenario(|lab| {
+        let host = lab.host("n1")?;
+        let netd = host.daemon()?;
+        let web = Container::new(&netd, "web")?;
+        let app = publishing(&with(&config(&netd, "1.0.0", "app"), "ipv6", true), 8080, 80);
+        for (breaks, named) in [
+            ("ip addr flush dev eth0", "does not have the address"),
+            ("ip route del default", "no default route"),
+            ("ip link set eth0 down", "is down"),
+            ("ip link del eth0", "is gone"),
+        ] {
+            let told = with(&app, "prevResult", web.add("eth0", &app)?);
+            web.call("CHECK", "eth0", &told)?.success()?;
+            // Other plugins of the chain may add to it.
+            web.inside().sh("ip addr add 192.0.2.200/32 dev eth0")?;
+            web.inside().sh("ip link set eth0 address 02:00:00:00:00:09")?;
+            web.call("CHECK", "eth0", &told)?.success().context("more than there was is fine")?;
+            web.inside().sh(breaks)?;
+            let found = error(&web.call("CHECK", "eth0", &told)?)?;
+            ensure!(found["code"] == 101 && found["msg"].to_string().contains(named), "{breaks}: {found}");
+            let name = netd.netd("sandbox ls -q")?;
+            netd.try_netd(&format!("sandbox check {}", name.text()))?.refused(1, named)?;
+            web.del("eth0", &web.netns, &app)?;
+        }
+        let result = web.add("eth0", &app)?;
+        let port = result["interfaces"][0]["name"].as_str().context("the host's end")?.to_owned();
+        host.sh(&format!("ip link set {port} nomaster"))?;
+        let found = error(&web.call("CHECK", "eth0", &with(&app, "prevResult", result))?)?;
+        ensure!(found["msg"].to_string().contains("is no port of"), "{found}");
+        web.del("eth0", "", &app)?;
+        web.unmount()
+    });
+}
+
+#[test]
 fn gc_frees_what_is_not_listed_on_its_own_network() {
     scenario(|lab| {
         let netd = lab.host("n1")?.daemon()?;

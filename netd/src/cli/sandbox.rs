@@ -27,6 +27,7 @@ pub(super) enum Command {
     Create(Box<CreateOnlyArgs>),
     Ls(LsArgs),
     Inspect(InspectArgs),
+    Check(CheckArgs),
     Rm(RmArgs),
     Run(Box<RunArgs>),
 }
@@ -101,6 +102,19 @@ pub(super) struct InspectArgs {
     format: Format,
 }
 
+/// Look whether sandboxes have all that they should; prints what is missing
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  netd sandbox check web
+  netd sandbox check $(netd sandbox ls -q)
+
+The exit code is 1 if something is missing. Nothing is changed; the daemon puts things right when it starts.")]
+pub(super) struct CheckArgs {
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<Reference>,
+}
+
 /// Remove sandboxes with their ports and names
 #[derive(Args, Debug)]
 #[command(
@@ -126,6 +140,7 @@ pub(super) fn run(client: &Client, command: Command) -> Result<ExitCode> {
         },
         Command::Ls(args) => list(client, args),
         Command::Inspect(args) => inspect(client, &args),
+        Command::Check(args) => check(client, &args),
         Command::Rm(args) => remove(client, &args),
         Command::Run(args) => run_inside(client, *args),
     }
@@ -197,6 +212,21 @@ fn inspect(client: &Client, args: &InspectArgs) -> Result<ExitCode> {
         Format::Table => found.iter().try_for_each(|sandbox| print_one(sandbox, Format::Table))?,
     }
     Ok(code)
+}
+
+fn check(client: &Client, args: &CheckArgs) -> Result<ExitCode> {
+    each(&args.names, |name| {
+        let params = SandboxParams { name: name.clone() };
+        let faults = client.call::<sandbox::Check>(&params, &Nothing {});
+        let faults = faults.with_context(|| format!("check the sandbox {name}"))?;
+        let line = |fault: &sandbox::Fault| match &fault.network {
+            Some(network) => format!("on {network}, {}", fault.detail),
+            None => fault.detail.clone(),
+        };
+        let found: Vec<String> = faults.iter().map(line).collect();
+        anyhow::ensure!(found.is_empty(), "check the sandbox {name}: {}", found.join("; "));
+        Ok(())
+    })
 }
 
 fn remove(client: &Client, args: &RmArgs) -> Result<ExitCode> {

@@ -1,6 +1,8 @@
 //! Handlers of the noun sandbox.
 
-use netd_api::sandbox::{Create, FILTERS, Inspect, Leave, List, Ports, Publish, Remove, Sandbox, Unpublish};
+use netd_api::sandbox::{
+    Check, Create, FILTERS, Inspect, Leave, List, Ports, Publish, Remove, Sandbox, Unpublish,
+};
 use netd_api::{Filters, Nothing};
 
 use super::route::Router;
@@ -36,6 +38,8 @@ pub(super) fn routes(router: &mut Router) {
         app.change(move |world| manager::remove_sandbox(world, &params.name, params.force)).await?;
         Ok(Nothing {})
     });
+    router
+        .on(Check, async |app, params, _| app.call(move |world| manager::examine(world, &params.name)).await);
     router.on(Leave, async |app, params, request| {
         app.change(move |world| manager::leave_network(world, &params.name, &request)).await?;
         Ok(Nothing {})
