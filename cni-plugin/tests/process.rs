@@ -113,6 +113,22 @@ fn refusals_are_error_objects_on_stdout() {
 }
 
 #[test]
+fn input_that_cannot_be_read_or_has_no_end_is_an_error_object() {
+    let unreadable = Command::new(env!("CARGO_BIN_EXE_netd-cni"))
+        .env_clear()
+        .envs(attachment("ADD", OTHER))
+        .stdin(std::fs::File::open("/").unwrap())
+        .output()
+        .unwrap();
+    let error: Value = serde_json::from_slice(&unreadable.stdout).unwrap();
+    assert_eq!((unreadable.status.success(), &error["code"]), (false, &json!(5)), "a folder is no input");
+    let endless = call(&attachment("ADD", OTHER), &"[".repeat(5 << 20)).error();
+    assert_eq!(endless["code"], 6);
+    let deep = call(&attachment("ADD", OTHER), &"[".repeat(100_000)).error();
+    assert_eq!(deep["code"], 6, "nested without end");
+}
+
+#[test]
 fn without_a_daemon_add_says_try_again_status_says_50_and_del_takes_a_note() {
     let folder = tempfile::tempdir().unwrap();
     let text = config("1.1.0", folder.path());

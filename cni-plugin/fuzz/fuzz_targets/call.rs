@@ -1,3 +1,4 @@
+//! A whole call as a runtime makes it: environment and stdin.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -48,6 +48,14 @@ fn all_missing_variables_are_in_one_error() {
         assert_eq!(failure.code, Code::InvalidEnvironment);
         assert_eq!(failure.message, "required env variables [CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME] missing");
     }
+    let all = [("CNI_CONTAINERID", "web"), ("CNI_NETNS", "/n"), ("CNI_IFNAME", "eth0")];
+    for (missing, _) in all {
+        let mut given: Vec<_> = all.into_iter().filter(|(key, _)| *key != missing).collect();
+        given.push(("CNI_COMMAND", "ADD"));
+        let failure = command(&given).unwrap_err();
+        assert_eq!(failure.code, Code::InvalidEnvironment);
+        assert_eq!(failure.message, format!("required env variables [{missing}] missing"));
+    }
     let failure = command(&[("CNI_COMMAND", "DEL"), ("CNI_IFNAME", "eth0")]).unwrap_err();
     assert_eq!(failure.message, "required env variables [CNI_CONTAINERID] missing");
 }
