@@ -249,6 +249,9 @@ pub struct Network {
     pub device: Option<LinkName>,
     #[serde(default, rename = "MTU", skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// The runtime that made it and alone removes it, as `docker`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

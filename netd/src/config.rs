@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub resolv_conf: PathBuf,
     pub dns_servers: Vec<IpAddr>,
     pub dataplane: DataPlane,
+    /// Where Docker finds its plugin, if it is to find one.
+    pub docker: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +64,7 @@ struct File {
     publish: PublishSection,
     dns: DnsSection,
     dataplane: DataPlaneSection,
+    docker: DockerSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -95,6 +98,13 @@ struct DataPlaneSection {
     drain_seconds: Option<u64>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct DockerSection {
+    plugin: bool,
+    socket: Option<PathBuf>,
+}
+
 impl Config {
     /// Reads the file and lays the flags over it.
     pub(crate) fn load(args: &RunArgs) -> Result<Self> {
@@ -126,6 +136,7 @@ impl Config {
             resolv_conf: file.dns.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into()),
             dns_servers: file.dns.servers,
             dataplane: file.dataplane.checked()?,
+            docker: file.docker.checked()?,
         })
     }
 }
@@ -169,6 +180,21 @@ impl DataPlaneSection {
             max_connections: self.max_connections.unwrap_or(8_000),
             drain: Duration::from_secs(self.drain_seconds.unwrap_or(10)),
         })
+    }
+}
+
+impl DockerSection {
+    /// Docker looks for `<driver>.sock` in the directories of its plugins.
+    fn checked(self) -> Result<Option<PathBuf>> {
+        let socket = self.socket.unwrap_or_else(|| "/run/docker/plugins/netd.sock".into());
+        if !socket.is_absolute() || socket.extension().is_none_or(|extension| extension != "sock") {
+            bail!(
+                "docker.socket is {}: Docker finds a plugin by an absolute path that ends with DRIVER.sock, as \
+                 /run/docker/plugins/netd.sock",
+                socket.display()
+            );
+        }
+        Ok(self.plugin.then_some(socket))
     }
 }
 

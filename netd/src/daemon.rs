@@ -23,7 +23,7 @@ use crate::error::Chain;
 use crate::manager::{self, World};
 use crate::server::listen::{bind_unix, serve};
 use crate::server::{App, Metrics, Server};
-use crate::{telemetry, watch};
+use crate::{docker, telemetry, watch};
 
 /// Requests that run when the daemon is told to stop get this long.
 const LAST_REQUESTS: Duration = Duration::from_secs(3);
@@ -60,7 +60,7 @@ async fn daemon(config: Arc<Config>) -> Result<()> {
     };
     made.await.context("the engine ended while starting")??;
     // Only the holder of the store may take the socket: a second daemon has failed by now.
-    let listener = bind_unix(&config.socket)?;
+    let listener = bind_unix(&config.socket, "--socket")?;
     engine.call(manager::recover).await??;
 
     let dataplane = start_dataplane(&config, &engine);
@@ -94,19 +94,36 @@ async fn daemon(config: Arc<Config>) -> Result<()> {
         };
         tokio::task::spawn_local(serve(listener, handle, app.stop.clone(), tasks.clone()));
     }
-    let served = serve_until_told(&app, &mut signals).await;
+    let served = serve_until_told(&app, &mut signals, &tasks).await;
     end(app, tasks, dataplane, engine, thread).await;
     served
 }
 
 /// Whatever ends this, the daemon is taken apart in order: what it started ends with it.
-async fn serve_until_told(app: &Arc<App>, signals: &mut Signals) -> Result<()> {
+async fn serve_until_told(app: &Arc<App>, signals: &mut Signals, tasks: &TaskTracker) -> Result<()> {
     start_watches(app).await?;
     tokio::select! {
         ready = become_ready(app) => ready?,
         () = signals.told_to_stop(app) => return Ok(()),
     }
+    serve_docker(app, tasks)?;
     signals.told_to_stop(app).await;
+    Ok(())
+}
+
+/// Not before everything is ready: dockerd waits for a plugin that is not there, and gives up on one that refuses.
+fn serve_docker(app: &Arc<App>, tasks: &TaskTracker) -> Result<()> {
+    let Some(socket) = &app.config.docker else { return Ok(()) };
+    let listener = bind_unix(socket, "docker.socket")?;
+    let monitor = Monitor::open(&[Group::Links]).context("cannot watch for containers of Docker's")?;
+    tokio::task::spawn_local(watch::docker(Arc::clone(app), monitor));
+    tracing::info!(socket = %socket.display(), "serving Docker's plugin protocol");
+    let (plugin, stop, requests, socket) = (Arc::clone(app), app.stop.clone(), tasks.clone(), socket.clone());
+    tasks.spawn_local(async move {
+        let handle = move |request| docker::handle(Arc::clone(&plugin), request);
+        serve(listener, handle, stop, requests).await;
+        let _ = std::fs::remove_file(socket);
+    });
     Ok(())
 }
 

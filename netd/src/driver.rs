@@ -89,6 +89,46 @@ impl Kernel {
         }
     }
 
+    /// Puts the endpoint on its network and leaves its far end here under the name `far`, for Docker to take into a
+    /// namespace of its own.
+    pub(crate) fn offer(
+        &mut self,
+        network: &Network,
+        endpoint: &Endpoint,
+        far: &str,
+    ) -> Result<(), KernelError> {
+        match network.driver {
+            Driver::Bridge => {
+                told("offer", &endpoint.host_link, || bridge::offer(self, network, endpoint, far))
+            }
+        }
+    }
+
+    /// The far end is where it belongs now: sees to it that nothing sent there is lost, and says what the device is
+    /// called. None while it is not there.
+    pub(crate) fn taken_over(
+        &mut self,
+        network: &Network,
+        endpoint: &Endpoint,
+        netns: &Netns,
+    ) -> Result<Option<String>, KernelError> {
+        match network.driver {
+            Driver::Bridge => bridge::taken_over(self, network, endpoint, netns),
+        }
+    }
+
+    /// Puts the near end back on its network; its far end is left alone.
+    pub(crate) fn replug(&mut self, network: &Network, endpoint: &Endpoint) -> Result<(), KernelError> {
+        match network.driver {
+            Driver::Bridge => bridge::replug(self, network, endpoint),
+        }
+    }
+
+    /// Cuts the endpoint off at once and leaves the link: Docker puts its far end back where it got it.
+    pub(crate) fn unplug(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
+        told("unplug", &endpoint.host_link, || bridge::unplug(self, &endpoint.host_link))
+    }
+
     /// Cuts the endpoint off at once and has it deleted in the background. Total and repeatable.
     pub(crate) fn detach(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
         told("detach", &endpoint.host_link, || {

@@ -31,9 +31,10 @@ impl From<IpamError> for Fault {
     fn from(error: IpamError) -> Self {
         let code = match &error {
             IpamError::Invalid(_) => Code::Invalid,
-            IpamError::Overlap { .. } | IpamError::Routed { .. } | IpamError::AddressTaken { .. } => {
-                Code::Conflict
-            }
+            IpamError::Overlap { .. }
+            | IpamError::Routed { .. }
+            | IpamError::Promised { .. }
+            | IpamError::AddressTaken { .. } => Code::Conflict,
             IpamError::PoolsExhausted { .. } | IpamError::AddressesExhausted { .. } => Code::Exhausted,
         };
         ApiError::new(code, error.to_string()).into()

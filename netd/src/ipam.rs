@@ -11,13 +11,15 @@ mod plan;
 mod pools;
 mod runs;
 mod span;
+mod walk;
 
 pub(crate) use error::IpamError;
 pub(crate) use host::HostUse;
 pub(crate) use leases::{Holder, Leases};
-pub(crate) use plan::{SubnetRequest, plan};
+pub(crate) use plan::{SubnetRequest, plan, plan_one};
 pub(crate) use pools::{Pool, Pools};
 pub(crate) use span::Family;
+pub(crate) use walk::{check_address, next_free};
 
 #[cfg(test)]
 mod tests;

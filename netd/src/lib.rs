@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod daemon;
 mod dataplane;
+mod docker;
 mod doctor;
 mod driver;
 mod engine;

@@ -3,6 +3,7 @@
 //!
 //! All of it runs on the engine's thread with the whole [`World`] in hand: there is nothing to lock.
 
+pub(crate) mod docker;
 mod examine;
 mod find;
 mod guests;
@@ -16,6 +17,7 @@ mod update;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -57,6 +59,8 @@ pub(crate) struct World {
     /// By network. Rebuilt from the records at start, kept beside them since.
     leases: BTreeMap<Id, Leases>,
     ports: Ports,
+    /// The address that each of Docker's pools gave out last.
+    turns: BTreeMap<Id, IpAddr>,
     pub reconcile: Reconcile,
     bus: Bus,
 }

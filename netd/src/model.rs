@@ -4,6 +4,7 @@
 //! (`lease/<network id>/<address>`) so that a store shared by many nodes can refuse a second owner.
 
 mod indexed;
+mod pool;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,6 +16,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use indexed::{Indexed, Keyed, NetworkKey, SandboxKey};
+pub(crate) use pool::{AddressPool, PoolAddress, Purpose};
 
 /// 64 lower-case hex digits, as Docker's ids. The first 12 are the short id.
 pub(crate) type Id = Arc<str>;
@@ -37,6 +39,9 @@ pub(crate) struct Network {
     pub labels: BTreeMap<String, String>,
     /// False on the default network `bridge` only: its sandboxes see names by `--link` alone.
     pub resolves: bool,
+    /// The runtime that made it and alone removes it, as `docker`; none: netd's own users do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +123,9 @@ pub(crate) enum Mode {
     Host,
     /// The namespace of another sandbox.
     Container(Id),
+    /// A container's place on one of Docker's networks: Docker moves the far end of the link into its own namespace,
+    /// gives it its addresses and answers its names. The namespace is known from join to leave.
+    Docker,
 }
 
 /// One sandbox's place on one network.
@@ -223,6 +231,10 @@ pub(crate) enum Change {
 pub(crate) struct Model {
     pub networks: Indexed<Network>,
     pub sandboxes: Indexed<Sandbox>,
+    /// What Docker's own allocation of addresses was given, by subnet.
+    pub pools: BTreeMap<Id, Arc<AddressPool>>,
+    /// The addresses of each pool that were given out.
+    pub pool_addresses: BTreeMap<Id, BTreeMap<IpAddr, Arc<PoolAddress>>>,
 }
 
 impl Sandbox {

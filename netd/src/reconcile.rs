@@ -251,8 +251,8 @@ impl Reconcile {
     }
 
     pub(crate) fn write_files(&self, sandbox: &Sandbox, model: &Model) {
-        // One of these sees the files of whose namespace it shares, the other the host's own.
-        if matches!(sandbox.mode, Mode::Container(_) | Mode::Host) {
+        // These see the files of whose namespace they share, the host's own, or those that Docker writes.
+        if matches!(sandbox.mode, Mode::Container(_) | Mode::Host | Mode::Docker) {
             return;
         }
         let resolv_conf = resolvconf::render(sandbox, model, self.host.conf());

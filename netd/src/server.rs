@@ -28,6 +28,7 @@ use crate::engine::Engine;
 use crate::error::{Fault, Result};
 use crate::manager::World;
 use crate::store::Revision;
+pub(crate) use encode::json_as;
 use listen::Body;
 pub(crate) use metrics::Metrics;
 use route::Router;
@@ -87,7 +88,7 @@ impl Server {
 
 impl App {
     /// Runs a change on the engine and waits until the data plane serves it: what was just made resolves and answers.
-    async fn change<T: Send + 'static>(
+    pub(crate) async fn change<T: Send + 'static>(
         &self,
         deed: impl FnOnce(&mut World) -> Result<T> + Send + 'static,
     ) -> Result<T> {

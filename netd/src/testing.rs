@@ -60,6 +60,7 @@ pub(crate) fn network(name: &str, subnets: &[(&str, &str)]) -> Network {
         },
         labels: BTreeMap::new(),
         resolves: true,
+        owner: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What happens on the host without us, and what is done about it: the resolver file changes, somebody flushes the
-//! firewall's rules, a namespace goes away, a CNI plugin leaves a note.
+//! firewall's rules, a namespace goes away, a CNI plugin leaves a note, Docker takes a device into a container.
 
+mod docker;
 mod guests;
 mod spool;
 
@@ -20,6 +21,7 @@ use crate::engine::Busy;
 use crate::error::Chain;
 use crate::firewall;
 use crate::server::App;
+pub(crate) use docker::docker;
 pub(crate) use guests::guests;
 pub(crate) use spool::spool;
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, binary_dir};
+use crate::daemon::{Daemon, Setup, binary_dir};
 use crate::eventually::eventually;
 use crate::host::Host;
 use crate::lab::Lab;
@@ -33,9 +33,14 @@ pub struct Site {
 
 impl Site {
     pub fn new(lab: &Lab) -> Result<Self> {
+        Self::with(lab, "")
+    }
+
+    /// With the text of netd's configuration file.
+    pub fn with(lab: &Lab, config: &str) -> Result<Self> {
         cover::lay()?;
         let host = lab.host("n1")?;
-        let netd = host.daemon()?;
+        let netd = host.daemon_with(Setup { config: config.into(), ..Setup::default() })?;
         link(&netd.socket(), "/run/netd/netd.sock")?;
         link(&binary_dir()?.join("netd-cni"), "/opt/cni/bin/netd-cni")?;
         Ok(Self { host, netd })

@@ -74,14 +74,7 @@ pub(super) fn attach(
     gateways: Gateways,
 ) -> Result<(), KernelError> {
     let bridge = index_of(&mut kernel.rtnl, &network.bridge)?;
-    if let Err(error) = make_pair(kernel, network, endpoint, netns, bridge) {
-        if error.errno() != Some(libc::EEXIST) {
-            return Err(error);
-        }
-        // The device of an endpoint that has just left may still wait for its deletion.
-        delete_doomed(&mut kernel.rtnl);
-        make_pair(kernel, network, endpoint, netns, bridge)?;
-    }
+    make_pair(kernel, network, endpoint, bridge, Far { name: &endpoint.interface, netns })?;
     let (mut inside, index) = configure(network, endpoint, netns, gateways)?;
     super::shape::apply(&mut kernel.rtnl, endpoint)?;
     // Last, so that the port has its carrier when it comes up and its bridge forwards from the first packet on.
@@ -91,6 +84,51 @@ pub(super) fn attach(
     in_service(&mut inside, index)?;
     kernel.background.announce(netns, index, endpoint);
     Ok(())
+}
+
+/// The pair with its far end in the host's namespace, down.
+pub(super) fn offer(
+    kernel: &mut Kernel,
+    network: &Network,
+    endpoint: &Endpoint,
+    far: &str,
+) -> Result<(), KernelError> {
+    let bridge = index_of(&mut kernel.rtnl, &network.bridge)?;
+    let host = kernel.host.try_clone()?;
+    make_pair(kernel, network, endpoint, bridge, Far { name: far, netns: &host })?;
+    kernel.rtnl.transact(vec![link::up(&*endpoint.host_link)])
+}
+
+/// The near end has been up for longer than the far one, so its carrier is news that the kernel may take up to a second
+/// to act on unless asked.
+pub(super) fn taken_over(
+    kernel: &mut Kernel,
+    network: &Network,
+    endpoint: &Endpoint,
+    netns: &Netns,
+) -> Result<Option<String>, KernelError> {
+    let near = kernel.rtnl.link(&*endpoint.host_link)?;
+    let Some(index) = near.and_then(|near| near.peer) else { return Ok(None) };
+    let mut inside = Rtnl::open_in(netns)?;
+    // An index is unique in one namespace only: the same number may be somebody else's device there.
+    let far = inside.link(index)?.filter(|far| far.mac == Some(endpoint.mac) && far.up);
+    let Some(far) = far else { return Ok(None) };
+    in_service(&mut kernel.rtnl, &*endpoint.host_link)?;
+    in_service(&mut kernel.rtnl, &*network.bridge)?;
+    in_service(&mut inside, index)?;
+    kernel.background.announce(netns, index, endpoint);
+    Ok(Some(far.name))
+}
+
+pub(super) fn replug(kernel: &mut Kernel, network: &Network, endpoint: &Endpoint) -> Result<(), KernelError> {
+    let near = &*endpoint.host_link;
+    let bridge = index_of(&mut kernel.rtnl, &network.bridge)?;
+    kernel.rtnl.transact(vec![link::master(near, bridge)])?;
+    kernel.rtnl.transact(isolation(network, endpoint).into_iter().chain([link::up(near)]).collect())
+}
+
+pub(super) fn unplug(kernel: &mut Kernel, name: &str) -> Result<(), KernelError> {
+    kernel.rtnl.transact(vec![link::nomaster(name).forgiving(GONE), link::down(name).forgiving(GONE)])
 }
 
 /// Takes a port out of service at once (0.25 ms) and leaves the deletion (40 ms) to the reaper.
@@ -150,12 +188,37 @@ pub(super) fn keep_apart(rtnl: &mut Rtnl, ports: &[Arc<str>], apart: bool) -> Re
     rtnl.transact(ports.iter().map(|name| link::port(&**name, isolated).forgiving(GONE)).collect())
 }
 
+/// Where the far end of a pair is made, and under which name.
+#[derive(Clone, Copy)]
+struct Far<'a> {
+    name: &'a str,
+    netns: &'a Netns,
+}
+
 fn make_pair(
     kernel: &mut Kernel,
     network: &Network,
     endpoint: &Endpoint,
-    netns: &Netns,
     bridge: u32,
+    far: Far<'_>,
+) -> Result<(), KernelError> {
+    if let Err(error) = try_pair(kernel, network, endpoint, bridge, far) {
+        if error.errno() != Some(libc::EEXIST) {
+            return Err(error);
+        }
+        // The device of an endpoint that has just left may still wait for its deletion.
+        delete_doomed(&mut kernel.rtnl);
+        try_pair(kernel, network, endpoint, bridge, far)?;
+    }
+    Ok(())
+}
+
+fn try_pair(
+    kernel: &mut Kernel,
+    network: &Network,
+    endpoint: &Endpoint,
+    bridge: u32,
+    far: Far<'_>,
 ) -> Result<(), KernelError> {
     use std::os::fd::AsFd as _;
     let name = &*endpoint.host_link;
@@ -167,16 +230,19 @@ fn make_pair(
         group: GROUP,
         mtu: Some(network.options.mtu),
         gso: large.then_some(size),
-        peer: Peer { netns: netns.as_fd(), name: &endpoint.interface, index: None, mac: Some(endpoint.mac) },
+        peer: Peer { netns: far.netns.as_fd(), name: far.name, index: None, mac: Some(endpoint.mac) },
     };
     kernel.rtnl.transact(vec![link::veth(&pair)])?;
     // Both only after the port exists: the kernel knows no other order.
     let mut ops: Vec<Op<'_>> = large.then(|| bridge_size(network, size)).flatten().into_iter().collect();
-    if !network.options.icc {
-        // Isolated ports reach the gateway, not each other.
-        ops.push(link::port(name, Port { isolated: Some(true), ..Port::default() }));
-    }
+    ops.extend(isolation(network, endpoint));
     kernel.rtnl.transact(ops)
+}
+
+/// Isolated ports reach the gateway, not each other.
+fn isolation(network: &Network, endpoint: &Endpoint) -> Option<Op<'static>> {
+    let isolated = Port { isolated: Some(true), ..Port::default() };
+    (!network.options.icc).then(|| link::port(&*endpoint.host_link, isolated))
 }
 
 fn configure(

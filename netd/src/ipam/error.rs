@@ -19,6 +19,11 @@ pub(crate) enum IpamError {
         "subnet {subnet} overlaps the host's route to {route}{device}; choose another, or remove that route"
     )]
     Routed { subnet: IpNetwork, route: IpNetwork, device: String },
+    #[error(
+        "subnet {subnet} overlaps {other}, which Docker holds for a network; choose another, or remove the network that \
+         has it (docker network ls)"
+    )]
+    Promised { subnet: IpNetwork, other: IpNetwork },
     #[error("address {address} on network {network} is held by {holder}")]
     AddressTaken { address: IpAddr, network: Arc<str>, holder: String },
     #[error(

@@ -11,6 +11,8 @@ pub(crate) enum HostUse {
     Route { to: IpNetwork, device: Option<Arc<str>> },
     /// A server that the host asks for names.
     Resolver(IpAddr),
+    /// A subnet that Docker was promised, whoever's network will be on it.
+    Promised(IpNetwork),
 }
 
 impl HostUse {
@@ -23,7 +25,7 @@ impl HostUse {
 
     pub(super) fn space(&self) -> IpNetwork {
         match self {
-            Self::Route { to, .. } => *to,
+            Self::Route { to, .. } | Self::Promised(to) => *to,
             Self::Resolver(server) => IpNetwork::from(*server),
         }
     }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 use super::error::{Invalid, IpamError, some_of};
-use super::plan::assignable;
 use super::runs::Runs;
 use super::span::{Family, Span, number};
+use super::walk::check_address;
 use crate::model::{Id, Network, Sandbox, Subnet};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +99,12 @@ impl Leases {
         Ok((address, subnet.subnet.prefix()))
     }
 
+    /// Who has the address, if anybody, for a person to read.
+    pub(crate) fn holder(&self, address: IpAddr) -> Option<String> {
+        let family = Family::of(address);
+        self.subnets.iter().find(|subnet| subnet.dynamic.family == family)?.holder(address)
+    }
+
     /// Gives the address back if that sandbox holds it, and says whether it did.
     pub(crate) fn release(&mut self, address: IpAddr, sandbox: &str) -> bool {
         let Ok(subnet) = self.subnet(Family::of(address)) else { return false };
@@ -163,10 +169,7 @@ impl SubnetLeases {
     }
 
     fn refuse_reserved(&self, address: IpAddr) -> Result<(), Invalid> {
-        if self.subnet.contains(address) {
-            return assignable("address", address, self.subnet);
-        }
-        Err(Invalid::Outside { what: "address".into(), given: address.to_string(), subnet: self.subnet })
+        check_address(address, self.subnet)
     }
 
     fn holder(&self, address: IpAddr) -> Option<String> {

@@ -35,15 +35,9 @@ pub(crate) fn plan<'a>(
     ipv6: bool,
     pools: &Pools,
     networks: impl IntoIterator<Item = &'a Network>,
-    host: &[HostUse],
+    host: &'a [HostUse],
 ) -> Result<Vec<Subnet>, IpamError> {
-    let taken = Taken {
-        networks: networks
-            .into_iter()
-            .flat_map(|network| network.subnets.iter().map(|subnet| (&*network.name, subnet.subnet)))
-            .collect(),
-        host,
-    };
+    let taken = taken(networks, host);
     let mut subnets = Vec::with_capacity(2);
     for family in [Family::V4, Family::V6] {
         let mut asked = requests.iter().filter(|request| Family::of(request.subnet.ip()) == family);
@@ -61,6 +55,28 @@ pub(crate) fn plan<'a>(
         }
     }
     Ok(subnets)
+}
+
+/// One subnet that no network has yet: as asked for, or out of the pools. The gateway is whoever makes the network's to
+/// choose.
+pub(crate) fn plan_one<'a>(
+    request: Option<&SubnetRequest>,
+    family: Family,
+    pools: &Pools,
+    networks: impl IntoIterator<Item = &'a Network>,
+    host: &'a [HostUse],
+) -> Result<IpNetwork, IpamError> {
+    let taken = taken(networks, host);
+    match request {
+        Some(request) => Ok(settle(request, pools, &taken)?.subnet),
+        None => pools.pick(family, None, &taken),
+    }
+}
+
+fn taken<'a>(networks: impl IntoIterator<Item = &'a Network>, host: &'a [HostUse]) -> Taken<'a> {
+    let subnets =
+        |network: &'a Network| network.subnets.iter().map(move |subnet| (&*network.name, subnet.subnet));
+    Taken { networks: networks.into_iter().flat_map(subnets).collect(), host }
 }
 
 fn settle(request: &SubnetRequest, pools: &Pools, taken: &Taken<'_>) -> Result<Subnet, IpamError> {
@@ -83,12 +99,14 @@ fn clear(subnet: IpNetwork, taken: &Taken<'_>) -> Result<IpNetwork, IpamError> {
     {
         return Err(IpamError::Overlap { subnet, network: network.into(), other });
     }
-    for used in taken.host {
-        if let HostUse::Route { to, device } = used
-            && Span::from(*to).overlaps(&span)
-        {
-            let device = device.as_ref().map(|device| format!(" through {device}")).unwrap_or_default();
-            return Err(IpamError::Routed { subnet, route: *to, device });
+    for used in taken.host.iter().filter(|used| Span::from(used.space()).overlaps(&span)) {
+        match used {
+            HostUse::Route { to, device } => {
+                let device = device.as_ref().map(|device| format!(" through {device}")).unwrap_or_default();
+                return Err(IpamError::Routed { subnet, route: *to, device });
+            }
+            HostUse::Promised(other) => return Err(IpamError::Promised { subnet, other: *other }),
+            HostUse::Resolver(_) => {}
         }
     }
     Ok(subnet)

@@ -46,6 +46,7 @@ pub(crate) fn pseudo(wanted: &str) -> Option<api::Network> {
         labels: BTreeMap::new(),
         device: None,
         mtu: None,
+        owner: None,
     })
 }
 
@@ -75,6 +76,7 @@ pub(crate) fn network(network: &Network, model: Option<&Model>) -> api::Network 
         labels: network.labels.clone(),
         device: network.bridge.parse::<LinkName>().ok(),
         mtu: Some(network.options.mtu),
+        owner: network.owner.as_ref().map(ToString::to_string),
     }
 }
 
@@ -99,9 +101,10 @@ pub(crate) fn sandbox(world: &World, sandbox: &Sandbox) -> netd_api::sandbox::Sa
     let model = world.model();
     let owner = match &sandbox.mode {
         Mode::Container(owner) => owner,
-        Mode::Bridge | Mode::None | Mode::Host => &sandbox.id,
+        Mode::Bridge | Mode::None | Mode::Host | Mode::Docker => &sandbox.id,
     };
-    let uses_hosts = model.sandboxes.get(owner).is_none_or(|owner| owner.mode == Mode::Host);
+    let without_files = |owner: &Arc<Sandbox>| matches!(owner.mode, Mode::Host | Mode::Docker);
+    let uses_hosts = model.sandboxes.get(owner).is_none_or(without_files);
     let file = |name: &str| (!uses_hosts).then(|| world.reconcile.directory(owner).join(name));
     let status = if wire::open_netns(sandbox).is_ok() { Status::Running } else { Status::Dead };
     netd_api::sandbox::Sandbox {
@@ -133,7 +136,7 @@ fn host_config(sandbox: &Sandbox, model: &Model) -> HostConfig {
         Mode::Host => "host".into(),
         Mode::None => "none".into(),
         Mode::Container(owner) => format!("container:{owner}"),
-        Mode::Bridge => {
+        Mode::Bridge | Mode::Docker => {
             let first = sandbox.endpoints.first().and_then(|endpoint| model.networks.get(&endpoint.network));
             first.map_or_else(|| "none".into(), |network| network.name.to_string())
         }
@@ -244,7 +247,7 @@ fn view(world: &World, sandbox: &Sandbox) -> Option<netd_api::dns::View> {
     let model = world.model();
     let owner = match &sandbox.mode {
         Mode::Container(owner) => model.sandboxes.get(owner)?,
-        Mode::Bridge | Mode::None | Mode::Host => sandbox,
+        Mode::Bridge | Mode::None | Mode::Host | Mode::Docker => sandbox,
     };
     let (view, _) = crate::tables::served(owner, model);
     let view = view?;

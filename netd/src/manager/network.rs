@@ -1,5 +1,6 @@
 //! Networks: create, remove, prune; sandboxes put on them and taken off while they run.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,11 +14,11 @@ use netd_sys::netlink::link::Link;
 
 use super::undo::{Step, Undo};
 use super::wire::{self, Owner, Wish};
-use super::{World, find, new_id};
+use super::{World, docker, find, new_id};
 use crate::error::Result;
-use crate::ipam::{Leases, SubnetRequest, plan};
+use crate::ipam::{HostUse, Leases, SubnetRequest, plan};
 use crate::model::{
-    BigTcp, Driver, Endpoint, Mode, Network, NetworkKey, NetworkOptions, Sandbox, SandboxKey,
+    BigTcp, Driver, Endpoint, Id, Mode, Network, NetworkKey, NetworkOptions, Sandbox, SandboxKey,
 };
 use crate::store::{Record as _, Txn, encode, key_of, lease_key};
 
@@ -25,40 +26,71 @@ use crate::store::{Record as _, Txn, encode, key_of, lease_key};
 pub(super) const DEFAULT: &str = "bridge";
 const DEFAULT_DEVICE: &str = "netd0";
 
+/// A network as it is asked for, by whomever.
+pub(super) struct Draft<'a> {
+    pub id: Id,
+    pub name: &'a str,
+    pub subnets: Vec<SubnetRequest>,
+    /// Promised to Docker for this very network.
+    pub promised: Vec<IpNetwork>,
+    pub ipv6: bool,
+    pub internal: bool,
+    pub options: &'a BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub owner: Option<Arc<str>>,
+}
+
 pub(crate) fn create(world: &mut World, request: &CreateNetwork) -> Result<Arc<Network>> {
+    let draft = Draft {
+        id: new_id(),
+        name: &request.name,
+        subnets: subnet_requests(&request.ipam.config)?,
+        promised: Vec::new(),
+        ipv6: request.enable_ipv6,
+        internal: request.internal,
+        options: &request.options,
+        labels: request.labels.clone(),
+        owner: None,
+    };
+    make(world, draft)
+}
+
+/// All of it or nothing.
+pub(super) fn make(world: &mut World, draft: Draft<'_>) -> Result<Arc<Network>> {
     let mut undo = Undo::default();
-    let result = build(world, &mut undo, request);
+    let result = build(world, &mut undo, draft);
     undo.settle(world, result)
 }
 
-fn build(world: &mut World, undo: &mut Undo, request: &CreateNetwork) -> Result<Arc<Network>> {
-    if world.model().networks.by(&NetworkKey::Name(Arc::from(&*request.name))).next().is_some() {
-        let detail = format!("network with name {} already exists", request.name);
+fn build(world: &mut World, undo: &mut Undo, draft: Draft<'_>) -> Result<Arc<Network>> {
+    if world.model().networks.by(&NetworkKey::Name(Arc::from(draft.name))).next().is_some() {
+        let detail = format!("network with name {} already exists", draft.name);
         return Err(ApiError::conflict(detail).at("Name").remedy("choose another name").into());
     }
-    let options = BridgeOptions::try_from(&request.options)?;
-    let id = new_id();
-    let is_default = *request.name == *DEFAULT;
+    let options = BridgeOptions::try_from(draft.options)?;
+    let id = draft.id;
+    let is_default = *draft.name == *DEFAULT;
     let bridge = match &options.bridge_name {
         Some(name) => name.to_string(),
         None if is_default => DEFAULT_DEVICE.to_owned(),
         None => format!("nd-{}", &id[..10]),
     };
     let adopted_bridge = adopts(world, &bridge)?;
-    let host = wire::host_space(world, &bridge)?;
+    let mut host = wire::host_space(world, &bridge)?;
+    host.retain(|used| !matches!(used, HostUse::Promised(subnet) if draft.promised.contains(subnet)));
     let subnets = plan(
-        &subnet_requests(&request.ipam.config)?,
-        request.enable_ipv6,
+        &draft.subnets,
+        draft.ipv6,
         &world.pools,
         world.model().networks.values().map(|network| &**network),
         &host,
     )?;
     let has_v6 = subnets.iter().any(|subnet| subnet.subnet.is_ipv6());
     let network = Network {
-        name: Arc::from(&*request.name),
+        name: Arc::from(draft.name),
         created: SystemTime::now(),
         driver: Driver::Bridge,
-        internal: request.internal,
+        internal: draft.internal,
         adopted_bridge,
         bridge: bridge.into(),
         options: NetworkOptions {
@@ -67,10 +99,11 @@ fn build(world: &mut World, undo: &mut Undo, request: &CreateNetwork) -> Result<
             masquerade: options.masquerade.unwrap_or(true),
             isolate: options.isolate.unwrap_or(true),
             big_tcp: options.big_tcp.map_or_else(BigTcp::default, BigTcp::from),
-            given: request.options.clone(),
+            given: draft.options.clone(),
         },
-        labels: request.labels.clone(),
+        labels: draft.labels,
         resolves: !is_default,
+        owner: draft.owner,
         subnets,
         id,
     };
@@ -158,6 +191,7 @@ pub(crate) fn remove(world: &mut World, wanted: &str) -> Result<()> {
     if !network.resolves {
         return Err(predefined(&network.name));
     }
+    docker::keep_off(world, &network, "remove")?;
     let holders: Vec<&str> = on(world, &network).map(|sandbox| &*sandbox.name).take(10).collect();
     if !holders.is_empty() {
         let detail = format!("network {} has active endpoints: {}", network.name, holders.join(", "));
@@ -181,7 +215,9 @@ pub(super) fn delete(world: &mut World, network: &Arc<Network>) -> Result<()> {
 /// Removes what nobody is on and says what that was; goes on after a failure.
 pub(crate) fn prune(world: &mut World, filters: Vec<Filter>) -> Result<Vec<String>> {
     let filters = Filters::new(filters, PRUNE_FILTERS)?;
-    let unused: Vec<Arc<Network>> = world.model().networks.values().filter(|n| n.resolves).cloned().collect();
+    let networks = world.model().networks.values();
+    let unused: Vec<Arc<Network>> =
+        networks.filter(|network| network.resolves && network.owner.is_none()).cloned().collect();
     let mut removed = Vec::new();
     for network in unused {
         if on(world, &network).next().is_some() || !filters.labels(&network.labels) {
@@ -226,7 +262,16 @@ fn changeable(world: &World, wanted: &str, sandbox: &Sandbox, deed: &str) -> Res
             refuse(format!("cannot {deed} {}: it shares another sandbox's network", sandbox.name))
         }
         (Mode::None, _) => refuse(format!("cannot {deed} {}: it was made to have no network", sandbox.name)),
-        (Mode::Bridge, _) => find::network(world.model(), wanted),
+        (Mode::Docker, _) => {
+            let detail = format!("cannot {deed} {}: it is a container of Docker's", sandbox.name);
+            let remedy = format!("use `docker network {deed} NETWORK CONTAINER`");
+            Err(ApiError::forbidden(detail).remedy(remedy).into())
+        }
+        (Mode::Bridge, _) => {
+            let network = find::network(world.model(), wanted)?;
+            docker::keep_off(world, &network, deed)?;
+            Ok(network)
+        }
     }
 }
 

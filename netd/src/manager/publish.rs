@@ -38,13 +38,16 @@ pub(super) fn resolve(
     if request.publish_all {
         specs.extend(unnamed_exposes(sandbox, &request.publish)?);
     }
-    let fixed = |spec: &PortSpec| spec.host_ports().is_some() && !spec.takes_first_free();
-    specs.sort_by_key(|spec| !fixed(spec));
+    specs.sort_by_key(|spec| !is_fixed(spec));
     let mut publishes = Vec::with_capacity(specs.len());
     for spec in &specs {
         publishes.push(take(world, undo, sandbox, spec, request.publish_by.into())?);
     }
     Ok(publishes)
+}
+
+fn is_fixed(spec: &PortSpec) -> bool {
+    spec.host_ports().is_some() && !spec.takes_first_free()
 }
 
 /// `--publish-all`: every exposed port that no `--publish` leads to.
@@ -188,6 +191,26 @@ fn attempt(world: &mut World, wanted: &str, spec: &PortSpec, by: PublishBy) -> R
     undo.settle(world, result)
 }
 
+/// Of these, publishes what is not published yet, in one commit.
+pub(super) fn add_all(
+    world: &mut World,
+    undo: &mut Undo,
+    before: &Sandbox,
+    specs: &[PortSpec],
+) -> Result<()> {
+    let is_there = |spec: &PortSpec| before.publishes.iter().any(|publish| is_meant(publish, spec));
+    let mut missing: Vec<&PortSpec> = specs.iter().filter(|spec| !is_there(spec)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    missing.sort_by_key(|spec| !is_fixed(spec));
+    let mut after = before.clone();
+    for spec in missing {
+        after.publishes.push(take(world, undo, before, spec, PublishBy::Bind)?);
+    }
+    world.commit(&replace(world, &after)?).map(|_| ())
+}
+
 fn add(
     world: &mut World,
     undo: &mut Undo,
@@ -233,7 +256,7 @@ fn is_meant(publish: &Publish, spec: &PortSpec) -> bool {
 
 fn changeable(world: &World, wanted: &str) -> Result<Arc<Sandbox>> {
     let sandbox = find::sandbox(world.model(), wanted)?;
-    if sandbox.mode != Mode::Bridge {
+    if !matches!(sandbox.mode, Mode::Bridge | Mode::Docker) {
         let detail = format!("sandbox {} is on no network of its own to publish from", sandbox.name);
         return Err(ApiError::forbidden(detail)
             .remedy("publish from the sandbox that has the network")

@@ -10,7 +10,7 @@ use netd_sys::netns::Netns;
 
 use super::network::DEFAULT;
 use super::undo::Undo;
-use super::{World, network, sandbox, wire};
+use super::{World, docker, network, sandbox, wire};
 use crate::bus::Bus;
 use crate::config::Config;
 use crate::driver::{DOOMED, Kernel, shaping_device};
@@ -38,6 +38,7 @@ pub(crate) fn open(config: Arc<Config>, bus: Bus) -> anyhow::Result<World> {
         pools: Pools::new(&pools, &machine_seed(&config))?,
         leases: BTreeMap::new(),
         ports: Ports::default(),
+        turns: BTreeMap::new(),
         bus,
         store: Box::new(store),
         config,
@@ -80,7 +81,11 @@ pub(crate) fn recover(world: &mut World) -> Result<()> {
     }
     let links: BTreeSet<String> = ports_in_place(world)?;
     for sandbox in world.model().sandboxes.values().cloned().collect::<Vec<_>>() {
-        note(repair(world, &sandbox, &links), "sandbox", &sandbox.name);
+        let repaired = match sandbox.mode {
+            Mode::Docker => docker::repair(world, &sandbox, |endpoint| links.contains(&*endpoint.host_link)),
+            _ => repair(world, &sandbox, &links),
+        };
+        note(repaired, "sandbox", &sandbox.name);
     }
     let model = world.records.model();
     world.reconcile.write_firewall(model);

@@ -17,7 +17,7 @@ use netd_sys::netns::Netns;
 use super::network::DEFAULT;
 use super::undo::{Step, Undo};
 use super::wire::{self, Owner, Wish};
-use super::{World, find, new_id, publish};
+use super::{World, docker, find, new_id, publish};
 use crate::error::{Chain, Result};
 use crate::guests;
 use crate::model::{DnsOptions, Endpoint, Id, Link, Mode, PortRange, Sandbox, SandboxKey};
@@ -109,10 +109,15 @@ fn draft(world: &World, request: &CreateSandbox) -> Result<Sandbox> {
 /// `container:X` where X itself shares: the namespace is that of whom X shares with.
 fn owner_of_namespace(world: &World, target: &Reference) -> Result<Id> {
     let target = find::sandbox(world.model(), target)?;
-    Ok(match &target.mode {
-        Mode::Container(owner) => Arc::clone(owner),
-        Mode::Bridge | Mode::None | Mode::Host => Arc::clone(&target.id),
-    })
+    match &target.mode {
+        Mode::Container(owner) => Ok(Arc::clone(owner)),
+        Mode::Bridge | Mode::None | Mode::Host => Ok(Arc::clone(&target.id)),
+        Mode::Docker => {
+            let detail = format!("sandbox {} is a container of Docker's", target.name);
+            let remedy = "share it with `docker run --network container:NAME`";
+            Err(ApiError::forbidden(detail).at("NetworkMode").remedy(remedy).into())
+        }
+    }
 }
 
 fn endpoints(
@@ -135,6 +140,7 @@ fn endpoints(
     let mut endpoints: Vec<Endpoint> = Vec::with_capacity(attachments.len());
     for attachment in attachments {
         let network = find::network(world.model(), &attachment.network)?;
+        docker::keep_off(world, &network, "connect")?;
         if endpoints.iter().any(|endpoint| endpoint.network == network.id) {
             let detail = format!("network {} is named twice", network.name);
             return Err(ApiError::invalid(detail).at("Networks").into());
@@ -179,7 +185,7 @@ fn namespace(
 pub(super) fn own_namespace(world: &World, sandbox: &Sandbox) -> Result<Netns> {
     let path: &PathBuf = &sandbox.netns;
     let shared = match &sandbox.mode {
-        Mode::Bridge | Mode::None => return Ok(Netns::create_at(path)?),
+        Mode::Bridge | Mode::None | Mode::Docker => return Ok(Netns::create_at(path)?),
         Mode::Host => Netns::current()?,
         Mode::Container(owner) => match world.model().sandboxes.get(owner) {
             Some(owner) => wire::open_netns(owner)?,
@@ -231,6 +237,12 @@ pub(super) fn with_leases(mut txn: Txn, sandbox: &Id, endpoints: &[Endpoint]) ->
 
 pub(crate) fn remove(world: &mut World, wanted: &str, force: bool) -> Result<()> {
     let sandbox = find::sandbox(world.model(), wanted)?;
+    if sandbox.mode == Mode::Docker && !force {
+        let detail = format!("sandbox {} is a container of Docker's", sandbox.name);
+        let remedy =
+            "use `docker network disconnect -f NETWORK CONTAINER`; --force if Docker knows it no more";
+        return Err(ApiError::forbidden(detail).remedy(remedy).into());
+    }
     let sharers: Vec<&str> = world
         .model()
         .sandboxes

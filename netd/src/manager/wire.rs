@@ -31,6 +31,9 @@ pub(super) struct Wish<'a> {
     pub bandwidth: Option<api::Bandwidth>,
 }
 
+/// With their prefix lengths.
+type Addresses = (Option<(Ipv4Addr, u8)>, Option<(Ipv6Addr, u8)>);
+
 /// Who is to have it.
 pub(super) struct Owner<'a> {
     pub id: &'a Id,
@@ -58,25 +61,41 @@ pub(super) fn endpoint(
         _ => None,
     };
     let first = wish.name.map_or(&**owner.name, |name| &**name);
-    let id = new_id();
+    Ok(Endpoint {
+        interface: interface.into(),
+        aliases: wish.aliases.iter().map(|alias| alias.to_lowercase().into()).collect(),
+        names: names(first, owner, wish.aliases.iter().map(|alias| &**alias)),
+        bandwidth,
+        ..record(network, owner, new_id(), (v4, v6), wish.mac)
+    })
+}
+
+/// What follows from the id and the addresses: the link's name, the MAC address unless one was chosen.
+pub(super) fn record(
+    network: &Network,
+    owner: &Owner<'_>,
+    id: Id,
+    (v4, v6): Addresses,
+    mac: Option<Mac>,
+) -> Endpoint {
     let digest = Sha256::digest(id.as_bytes());
-    let mac = match (wish.mac, v4) {
+    let mac = match (mac, v4) {
         (Some(mac), _) => mac.octets(),
         (None, Some((address, _))) => mac_for(address),
         (None, None) => [0x02, 0x6e, digest[0], digest[1], digest[2], digest[3]],
     };
-    Ok(Endpoint {
+    Endpoint {
         host_link: format!("nv{}", hex(&digest[..6])).into(),
         id,
         network: Arc::clone(&network.id),
-        interface: interface.into(),
+        interface: "".into(),
         mac,
         v4,
         v6,
-        aliases: wish.aliases.iter().map(|alias| alias.to_lowercase().into()).collect(),
-        names: names(first, owner, wish.aliases.iter().map(|alias| &**alias)),
-        bandwidth,
-    })
+        aliases: Vec::new(),
+        names: names(owner.name, owner, std::iter::empty()),
+        bandwidth: Bandwidth::default(),
+    }
 }
 
 /// As with Docker, the default network knows neither names nor chosen addresses.
@@ -96,7 +115,7 @@ fn refuse_on_default(network: &Network, wish: &Wish<'_>) -> Result<()> {
     Ok(())
 }
 
-fn lease(
+pub(super) fn lease(
     world: &mut World,
     undo: &mut Undo,
     network: &Network,
@@ -229,5 +248,6 @@ pub(super) fn host_space(world: &mut World, own: &str) -> Result<Vec<HostUse>> {
         }
     }
     space.extend(world.reconcile.host_servers().into_iter().map(HostUse::Resolver));
+    space.extend(world.model().pools.values().map(|pool| HostUse::Promised(pool.subnet)));
     Ok(space)
 }

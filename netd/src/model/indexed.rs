@@ -39,7 +39,7 @@ impl Keyed for Sandbox {
         let (device, inode) = self.netns_identity;
         let shares = match &self.mode {
             Mode::Container(owner) => Some(SandboxKey::Shares(Arc::clone(owner))),
-            Mode::Bridge | Mode::None | Mode::Host => None,
+            Mode::Bridge | Mode::None | Mode::Host | Mode::Docker => None,
         };
         let own = [SandboxKey::Name(Arc::clone(&self.name)), SandboxKey::Netns(device, inode)];
         let on = self.endpoints.iter().map(|endpoint| SandboxKey::On(Arc::clone(&endpoint.network)));

@@ -19,6 +19,11 @@ pub(super) fn json(status: u16, value: &impl Serialize) -> Result<Response<Body>
     Ok(with(status, "application/json", full(bytes)))
 }
 
+/// For protocols that call their JSON by another name.
+pub(crate) fn json_as(content_type: &'static str, status: u16, value: &serde_json::Value) -> Response<Body> {
+    with(status, content_type, full(value.to_string().into_bytes()))
+}
+
 pub(super) fn nothing() -> Response<Body> {
     let mut response = Response::new(BoxBody::new(Empty::new()));
     *response.status_mut() = hyper::StatusCode::NO_CONTENT;

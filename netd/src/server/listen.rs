@@ -31,14 +31,15 @@ const HEAD_BYTES: usize = 16 * 1024;
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
 /// Makes the socket with mode 0660 and group `netd` where there is one; replaces a dead daemon's socket only.
-pub(crate) fn bind_unix(path: &Path) -> Result<UnixListener> {
+/// `setting` is where another path can be given.
+pub(crate) fn bind_unix(path: &Path, setting: &str) -> Result<UnixListener> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)
             .with_context(|| format!("cannot make the directory {}", dir.display()))?;
     }
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => anyhow::bail!(
-            "another daemon answers on {}: stop it, or give --socket another path",
+            "another daemon answers on {}: stop it, or give {setting} another path",
             path.display()
         ),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

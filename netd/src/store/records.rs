@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Entry, Key, KeyChange, Revision, Value};
-use crate::model::{Change, Id, Indexed, Keyed, Model, Network, Sandbox};
+use crate::model::{AddressPool, Change, Id, Indexed, Keyed, Model, Network, PoolAddress, Sandbox};
 
 /// A kind of record with keys of its own.
 pub(crate) trait Record: Serialize + DeserializeOwned {
@@ -33,6 +33,24 @@ impl Record for Network {
 
 impl Record for Sandbox {
     const PREFIX: &'static str = "sandbox";
+    const VERSION: u32 = 1;
+
+    fn id(&self) -> &Id {
+        &self.id
+    }
+}
+
+impl Record for AddressPool {
+    const PREFIX: &'static str = "pool";
+    const VERSION: u32 = 1;
+
+    fn id(&self) -> &Id {
+        &self.id
+    }
+}
+
+impl Record for PoolAddress {
+    const PREFIX: &'static str = "pool-address";
     const VERSION: u32 = 1;
 
     fn id(&self) -> &Id {
@@ -148,6 +166,8 @@ impl Records {
 enum Decoded {
     Network(Id, Option<Arc<Network>>),
     Sandbox(Id, Option<Arc<Sandbox>>),
+    Pool(Id, Option<Arc<AddressPool>>),
+    PoolAddress(Id, Option<Arc<PoolAddress>>),
     Other,
 }
 
@@ -164,11 +184,17 @@ impl Decoded {
             Some((Sandbox::PREFIX, id)) => {
                 Self::Sandbox(id.into(), entry.map(decode).transpose()?.map(Arc::new))
             }
+            Some((AddressPool::PREFIX, id)) => {
+                Self::Pool(id.into(), entry.map(decode).transpose()?.map(Arc::new))
+            }
+            Some((PoolAddress::PREFIX, id)) => {
+                Self::PoolAddress(id.into(), entry.map(decode).transpose()?.map(Arc::new))
+            }
             _ => Self::Other,
         })
     }
 
-    /// Makes the model say it, and tells what it said before.
+    /// Makes the model say it, and tells what it said before. No table depends on a pool.
     fn replace(self, model: &mut Model) -> Option<Change> {
         match self {
             Self::Network(id, after) => {
@@ -179,7 +205,36 @@ impl Decoded {
                 let before = set(&mut model.sandboxes, id, after.clone());
                 (before != after).then_some(Change::Sandbox { before, after })
             }
+            Self::Pool(id, after) => {
+                match after {
+                    Some(pool) => model.pools.insert(id, pool),
+                    None => model.pools.remove(&id),
+                };
+                None
+            }
+            Self::PoolAddress(id, after) => {
+                set_pool_address(model, &id, after);
+                None
+            }
             Self::Other => None,
+        }
+    }
+}
+
+fn set_pool_address(model: &mut Model, id: &str, after: Option<Arc<PoolAddress>>) {
+    let Some((pool, address)) = id.rsplit_once('/') else { return };
+    let Ok(address) = address.parse() else { return };
+    match after {
+        Some(record) => {
+            model.pool_addresses.entry(pool.into()).or_default().insert(address, record);
+        }
+        None => {
+            if let Some(given) = model.pool_addresses.get_mut(pool) {
+                given.remove(&address);
+                if given.is_empty() {
+                    model.pool_addresses.remove(pool);
+                }
+            }
         }
     }
 }
