@@ -74,14 +74,15 @@ impl Kernel {
         }
     }
 
-    /// Puts the endpoint into the sandbox's namespace and on its network.
+    /// Puts the endpoint into the sandbox's namespace and on its network. Gives the index of its device there, for
+    /// [`Background::announce`].
     pub(crate) fn attach(
         &mut self,
         network: &Network,
         endpoint: &Endpoint,
         netns: &Netns,
         gateways: Gateways,
-    ) -> Result<(), KernelError> {
+    ) -> Result<u32, KernelError> {
         match network.driver {
             Driver::Bridge => told("attach", &endpoint.host_link, || {
                 bridge::attach(self, network, endpoint, netns, gateways)
@@ -216,16 +217,16 @@ impl Kernel {
 }
 
 /// Does it, and has the log say what became of which device, for who looks closely.
-fn told(
+fn told<T>(
     deed: &'static str,
     device: &str,
-    operation: impl FnOnce() -> Result<(), KernelError>,
-) -> Result<(), KernelError> {
+    operation: impl FnOnce() -> Result<T, KernelError>,
+) -> Result<T, KernelError> {
     let began = Instant::now();
     let result = operation();
     let took = began.elapsed();
     match &result {
-        Ok(()) => tracing::debug!(target: "netd::driver", deed, device, ?took, "kernel operation done"),
+        Ok(_) => tracing::debug!(target: "netd::driver", deed, device, ?took, "kernel operation done"),
         Err(error) => {
             tracing::debug!(target: "netd::driver", deed, device, ?took, error = %Chain(error), "kernel operation failed");
         }

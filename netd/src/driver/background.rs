@@ -32,7 +32,7 @@ impl Background {
 
     /// Old entries for a reused address are put right at once instead of timing out. Nothing depends on it, so when
     /// too many wait, one is left out.
-    pub(super) fn announce(&self, netns: &Netns, link: u32, endpoint: &Endpoint) {
+    pub(crate) fn announce(&self, netns: &Netns, link: u32, endpoint: &Endpoint) {
         let Ok(netns) = netns.try_clone() else { return };
         let mac = endpoint.mac;
         let addresses: Vec<_> = endpoint.addresses().collect();

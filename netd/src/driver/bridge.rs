@@ -65,14 +65,14 @@ pub(super) fn remove(kernel: &mut Kernel, network: &Network) -> Result<(), Kerne
     kernel.rtnl.transact(vec![link::delete(found.index).forgiving(GONE)])
 }
 
-/// One request makes the pair with the far end inside; one more, inside, brings it to life.
+/// One request makes the pair with the far end inside; one more, inside, brings it to life. Gives the far end's index.
 pub(super) fn attach(
     kernel: &mut Kernel,
     network: &Network,
     endpoint: &Endpoint,
     netns: &Netns,
     gateways: Gateways,
-) -> Result<(), KernelError> {
+) -> Result<u32, KernelError> {
     let bridge = index_of(&mut kernel.rtnl, &network.bridge)?;
     make_pair(kernel, network, endpoint, bridge, Far { name: &endpoint.interface, netns })?;
     let (mut inside, index) = configure(network, endpoint, netns, gateways)?;
@@ -82,8 +82,7 @@ pub(super) fn attach(
     in_service(&mut kernel.rtnl, &*endpoint.host_link)?;
     in_service(&mut kernel.rtnl, bridge)?;
     in_service(&mut inside, index)?;
-    kernel.background.announce(netns, index, endpoint);
-    Ok(())
+    Ok(index)
 }
 
 /// The pair with its far end in the host's namespace, down.

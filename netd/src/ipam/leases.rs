@@ -42,6 +42,8 @@ struct SubnetLeases {
     taken: Runs,
     /// Where the search for the next dynamic address begins.
     next: u128,
+    /// Given back since, or perhaps before it was known who held what: neighbours may remember its last holder.
+    remembered: Runs,
 }
 
 impl Leases {
@@ -70,7 +72,19 @@ impl Leases {
                 }
             }
         }
+        for subnet in &mut leases.subnets {
+            let whole = Span::from(subnet.subnet);
+            subnet.remembered.insert(whole.first, whole.last);
+        }
         leases
+    }
+
+    /// Whether no neighbour can remember another holder of that address.
+    pub(crate) fn is_fresh(&self, address: IpAddr) -> bool {
+        let number = number(address);
+        let mut subnets = self.subnets.iter();
+        let subnet = subnets.find(|subnet| subnet.dynamic.family == Family::of(address));
+        subnet.is_some_and(|subnet| subnet.remembered.next_free(number) == Some(number))
     }
 
     pub(crate) fn has(&self, family: Family) -> bool {
@@ -114,6 +128,7 @@ impl Leases {
         }
         subnet.held.remove(&number);
         subnet.taken.remove(number);
+        subnet.remembered.insert(number, number);
         true
     }
 
@@ -149,6 +164,7 @@ impl SubnetLeases {
             held: BTreeMap::new(),
             taken,
             next: dynamic.first,
+            remembered: Runs::default(),
         }
     }
 

@@ -272,6 +272,22 @@ fn an_address_in_use_is_refused_by_its_holder() {
 }
 
 #[test]
+fn an_address_is_fresh_until_somebody_gave_it_back() {
+    let network = testing::network("app", &[("10.0.0.0/24", "10.0.0.1"), ("fd00::/64", "fd00::1")]);
+    let mut leases = Leases::new(&network);
+    let holder = Holder { sandbox: "a".into(), name: "a".into() };
+    for address in ["10.0.0.9", "fd00::9"].map(|text| text.parse::<IpAddr>().unwrap()) {
+        leases.reserve(address, &holder).unwrap();
+        assert!(leases.is_fresh(address), "held for the first time");
+        leases.release(address, "a");
+        leases.reserve(address, &holder).unwrap();
+        assert!(!leases.is_fresh(address));
+        assert!(!Leases::rebuild(&network, []).is_fresh(address), "who knows what was before a restart");
+    }
+    assert!(leases.is_fresh("10.0.0.10".parse().unwrap()));
+}
+
+#[test]
 fn a_freed_address_rests_until_the_range_was_walked_once() {
     let mut leases = leases("10.0.0.0/29", None);
     let (first, _) = leases.lease(Family::V4, &holder("a")).unwrap();

@@ -17,7 +17,7 @@ use crate::driver::{DOOMED, Kernel, shaping_device};
 use crate::error::{Chain, Result};
 use crate::files::Files;
 use crate::ipam::{Leases, Pool, Pools};
-use crate::model::{Mode, Network, Sandbox};
+use crate::model::{Mode, Network, Sandbox, SandboxKey};
 use crate::ports::Ports;
 use crate::reconcile::{HostResolver, Reconcile};
 use crate::store::{Records, Redb, Store, Txn, encode, key_of};
@@ -59,11 +59,11 @@ impl World {
     /// The tables that live beside the records.
     fn rebuild(&mut self) {
         let model = self.records.model();
-        let sandboxes = || model.sandboxes.values().map(|sandbox| &**sandbox);
+        let on = |network| model.sandboxes.by(&SandboxKey::On(network)).map(|sandbox| &**sandbox);
         self.leases = model
             .networks
             .iter()
-            .map(|(id, network)| (Arc::clone(id), Leases::rebuild(network, sandboxes())))
+            .map(|(id, network)| (Arc::clone(id), Leases::rebuild(network, on(Arc::clone(id)))))
             .collect();
         self.ports = Ports::rebuild(model);
     }
@@ -182,7 +182,8 @@ fn repair(world: &mut World, sandbox: &Arc<Sandbox>, in_place: &BTreeSet<String>
         tracing::info!(sandbox = %sandbox.name, link = %endpoint.host_link, "putting back an endpoint");
         world.kernel.detach(endpoint)?;
         let gateways = wire::gateways(sandbox, endpoint, world.records.model());
-        world.kernel.attach(&network, endpoint, &netns, gateways)?;
+        let index = world.kernel.attach(&network, endpoint, &netns, gateways)?;
+        world.kernel.background.announce(&netns, index, endpoint);
     }
     Ok(())
 }

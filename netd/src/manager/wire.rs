@@ -193,13 +193,25 @@ pub(super) fn attach(
     netns: &Netns,
     gateways: Gateways,
 ) -> Result<()> {
-    world.kernel.attach(network, endpoint, netns, gateways).map_err(|error| {
+    let index = world.kernel.attach(network, endpoint, netns, gateways).map_err(|error| {
         if error.errno() != Some(libc::EEXIST) {
-            return error.into();
+            return crate::error::Fault::from(error);
         }
         let detail = format!("the namespace has a device {} already", endpoint.interface);
         ApiError::conflict(detail).at("Interface").remedy("remove that device, or choose another name").into()
-    })
+    })?;
+    if may_be_remembered(world, network, endpoint) {
+        world.kernel.background.announce(netns, index, endpoint);
+    }
+    Ok(())
+}
+
+/// An announcement goes to every port of the bridge, so it is left out where it can tell nobody anything: nobody has had
+/// the address before, on a bridge that only we put ports on.
+fn may_be_remembered(world: &World, network: &Network, endpoint: &Endpoint) -> bool {
+    let leases = world.leases.get(&network.id);
+    let is_fresh = |address| leases.is_some_and(|leases| leases.is_fresh(address));
+    network.adopted_bridge.is_some() || !endpoint.addresses().all(is_fresh)
 }
 
 /// The default routes that lead through this endpoint, while the sandbox is as it is.
