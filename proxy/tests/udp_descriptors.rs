@@ -36,7 +36,7 @@ fn flood(client: &UdpSocket, to: SocketAddr, sources: u32) {
     for number in 0..sources {
         let address = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + number).into();
         let mut out = batch.begin();
-        assert!(out.push(Some(to), Some(Local { address, interface: 0 }), None, b"flood", 0));
+        assert!(out.push(Some(to), Some(Local { address, interface: 0, port: 0 }), None, b"flood", 0));
         assert_eq!(out.send(client.as_fd()).messages, 1);
     }
 }

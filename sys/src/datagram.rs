@@ -14,7 +14,10 @@ mod send;
 
 use std::net::IpAddr;
 
-pub use option::{BUFFER_BYTES, connect, enlarge_buffers, receive_local_address, receive_trains};
+pub(crate) use option::set;
+pub use option::{
+    BUFFER_BYTES, connect, enlarge_buffers, receive_local_address, receive_local_port, receive_trains,
+};
 pub use receive::{Datagram, RecvBatch};
 pub use send::{Failure, Outgoing, SendBatch, Sent};
 
@@ -33,7 +36,20 @@ pub struct Local {
     pub address: IpAddr,
     /// The interface it came in on. In a datagram to send, 0 leaves the choice to the routing table.
     pub interface: u32,
+    /// The port it was sent to, after [`receive_local_port`]; else 0. A datagram to send leaves from the port of its
+    /// socket; when this is another one, its mark tells nftables of it, see [`mark_of`].
+    pub port: u16,
 }
+
+/// The mark of a datagram that is to leave from `port` instead of its socket's own: in memory the port as packets have
+/// it, then [`MARK`].
+pub fn mark_of(port: u16) -> u32 {
+    let [high, low] = port.to_be_bytes();
+    u32::from_ne_bytes([high, low, MARK[0], MARK[1]])
+}
+
+/// What tells such a mark from others'.
+pub const MARK: [u8; 2] = *b"nd";
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 //! a kernel error always names the operation and the object it was for.
 
 pub mod announce;
+pub mod bpf;
 pub mod datagram;
 pub mod error;
 pub mod netlink;

@@ -3,13 +3,14 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::datagram;
 use crate::error::{Doing, KernelError};
+use crate::nft::Transport;
 
 /// An idle peer is asked for a sign of life after this long, so that one that is gone is noticed although nobody
 /// sends, and a NAT on the way keeps its entry.
@@ -38,6 +39,57 @@ pub fn bind_tcp(address: SocketAddr, how_many: usize, backlog: i32) -> Result<Ve
 /// 0 as with [`bind_tcp`]. They have large buffers and tell the local address that each datagram was sent to.
 pub fn bind_udp(address: SocketAddr, how_many: usize) -> Result<Vec<OwnedFd>, KernelError> {
     Ok(bind_all(address, how_many, Type::DGRAM)?.into_iter().map(OwnedFd::from).collect())
+}
+
+/// Sockets as [`bind_tcp`] makes them, for what is steered to them: the connections are to addresses and ports that the
+/// sockets are not bound to.
+pub fn bind_tcp_for_others(
+    address: SocketAddr,
+    how_many: usize,
+    backlog: i32,
+) -> Result<Vec<OwnedFd>, KernelError> {
+    let sockets = bind_tcp(address, how_many, backlog)?;
+    for socket in &sockets {
+        // nftables' tproxy leads to none without it. What is accepted inherits it.
+        transparent(socket.as_fd()).doing("take connections to others on", address)?;
+    }
+    Ok(sockets)
+}
+
+/// Sockets as [`bind_udp`] makes them, for what is steered to them. They tell which port each datagram was sent to.
+pub fn bind_udp_for_others(address: SocketAddr, how_many: usize) -> Result<Vec<OwnedFd>, KernelError> {
+    let sockets = bind_udp(address, how_many)?;
+    for socket in &sockets {
+        transparent(socket.as_fd()).doing("take datagrams to others on", address)?;
+        datagram::receive_local_port(socket).doing("ask for the port of datagrams on", address)?;
+    }
+    Ok(sockets)
+}
+
+fn transparent(socket: BorrowedFd<'_>) -> io::Result<()> {
+    match SockRef::from(&socket).domain()? {
+        Domain::IPV6 => datagram::set(socket, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1),
+        _ => datagram::set(socket, libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1),
+    }
+}
+
+/// Whether a socket of this kind could be bound: `EADDRINUSE` when somebody else has the port. Nothing stays behind.
+pub fn probe(address: SocketAddr, transport: Transport) -> Result<(), KernelError> {
+    let (kind, deed) = match transport {
+        Transport::Tcp => (Type::STREAM, "bind tcp"),
+        Transport::Udp => (Type::DGRAM, "bind udp"),
+    };
+    let tried = || {
+        let socket = Socket::new(Domain::for_address(address), kind, None)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        if kind == Type::STREAM {
+            socket.set_reuse_address(true)?;
+        }
+        socket.bind(&address.into())
+    };
+    tried().doing(deed, address)
 }
 
 fn bind_all(address: SocketAddr, how_many: usize, kind: Type) -> Result<Vec<Socket>, KernelError> {

@@ -62,7 +62,7 @@ fn a_flow_that_wakes_up_keeps_its_place_against_a_newcomer_of_the_same_moment() 
         let mut send = |hosts: &[u8]| {
             let mut out = batch.begin();
             for host in hosts {
-                let from = Local { address: Ipv4Addr::new(127, 0, 0, *host).into(), interface: 0 };
+                let from = Local { address: Ipv4Addr::new(127, 0, 0, *host).into(), interface: 0, port: 0 };
                 let name = std::slice::from_ref(host);
                 assert!(out.push(Some(rig.address), Some(from), None, name, 0));
             }

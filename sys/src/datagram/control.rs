@@ -4,10 +4,11 @@ use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ptr;
 
-use super::Local;
+use super::{Local, mark_of};
 
-/// Room for one packet information and one segment size of either family, aligned as a control header has to be.
-pub(super) type Control = [usize; 12];
+/// Room for one packet information, one destination and one segment size of either family, aligned as a control header
+/// has to be. What is sent has a mark in the place of the destination.
+pub(super) type Control = [usize; 16];
 
 pub(super) const SPACE: usize = size_of::<Control>();
 
@@ -27,6 +28,7 @@ const fn space_of<T>() -> usize {
 pub(super) struct Told {
     pub(super) local: Option<Local>,
     pub(super) segment: Option<u16>,
+    port: u16,
 }
 
 /// Reads the control messages of a header that `recvmmsg` has filled.
@@ -48,13 +50,24 @@ pub(super) unsafe fn read(header: &libc::msghdr) -> Told {
                 let info = unsafe { ptr::read_unaligned(data.cast::<libc::in_pktinfo>()) };
                 // The address to answer from: for a broadcast it is the interface's own, not the destination.
                 let address = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
-                told.local = Some(Local { address: address.into(), interface: info.ipi_ifindex as u32 });
+                told.local =
+                    Some(Local { address: address.into(), interface: info.ipi_ifindex as u32, port: 0 });
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 // SAFETY: as for IPv4.
                 let info = unsafe { ptr::read_unaligned(data.cast::<libc::in6_pktinfo>()) };
                 let address = IpAddr::from(info.ipi6_addr.s6_addr);
-                told.local = Some(Local { address, interface: info.ipi6_ifindex });
+                told.local = Some(Local { address, interface: info.ipi6_ifindex, port: 0 });
+            }
+            (libc::IPPROTO_IP, libc::IP_ORIGDSTADDR) => {
+                // SAFETY: as for the packet information.
+                let name = unsafe { ptr::read_unaligned(data.cast::<libc::sockaddr_in>()) };
+                told.port = u16::from_be(name.sin_port);
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_ORIGDSTADDR) => {
+                // SAFETY: as for the packet information.
+                let name = unsafe { ptr::read_unaligned(data.cast::<libc::sockaddr_in6>()) };
+                told.port = u16::from_be(name.sin6_port);
             }
             (libc::SOL_UDP, libc::UDP_GRO) => {
                 // SAFETY: the kernel puts a C int after a header of this type.
@@ -66,6 +79,9 @@ pub(super) unsafe fn read(header: &libc::msghdr) -> Told {
         // SAFETY: `next` is a header inside the area the caller vouches for.
         next = unsafe { libc::CMSG_NXTHDR(header, next) };
     }
+    if let Some(local) = &mut told.local {
+        local.port = told.port;
+    }
     told
 }
 
@@ -73,7 +89,7 @@ pub(super) unsafe fn read(header: &libc::msghdr) -> Told {
 pub(super) fn write(control: &mut Control, from: Option<Local>, segment: Option<u16>) -> usize {
     let mut used = 0;
     match from {
-        Some(Local { address: IpAddr::V4(address), interface }) => {
+        Some(Local { address: IpAddr::V4(address), interface, .. }) => {
             let info = libc::in_pktinfo {
                 ipi_ifindex: interface as i32,
                 ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) },
@@ -81,12 +97,15 @@ pub(super) fn write(control: &mut Control, from: Option<Local>, segment: Option<
             };
             put(control, &mut used, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
         }
-        Some(Local { address: IpAddr::V6(address), interface }) => {
+        Some(Local { address: IpAddr::V6(address), interface, .. }) => {
             let ipi6_addr = libc::in6_addr { s6_addr: address.octets() };
             let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: interface };
             put(control, &mut used, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
         }
         None => {}
+    }
+    if let Some(Local { port: port @ 1.., .. }) = from {
+        put(control, &mut used, libc::SOL_SOCKET, libc::SO_MARK, mark_of(port));
     }
     if let Some(segment) = segment {
         put(control, &mut used, libc::SOL_UDP, libc::UDP_SEGMENT, segment);

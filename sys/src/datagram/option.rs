@@ -23,6 +23,15 @@ pub fn receive_local_address(socket: impl AsFd) -> io::Result<()> {
     }
 }
 
+/// Has every received datagram tell the local port it was sent to, which need not be the socket's.
+pub fn receive_local_port(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd();
+    match SockRef::from(&socket).domain()? {
+        Domain::IPV6 => set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVORIGDSTADDR, 1),
+        _ => set(socket, libc::IPPROTO_IP, libc::IP_RECVORIGDSTADDR, 1),
+    }
+}
+
 /// Asks for [`BUFFER_BYTES`] both ways: past the system's limit where this process may, up to it otherwise. Buffers
 /// that are larger already stay.
 pub fn enlarge_buffers(socket: impl AsFd) -> io::Result<()> {
@@ -53,7 +62,7 @@ pub fn connect(peer: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-pub(super) fn set(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+pub(crate) fn set(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the descriptor is open for the call, and the value is a C int that outlives it.
     let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };

@@ -63,7 +63,7 @@ fn answers_from_the_address_that_was_asked() {
     let mut batch = SendBatch::new(2);
     let mut out = batch.begin();
     for last in [5, 9] {
-        let local = Local { address: Ipv4Addr::new(127, 0, 0, last).into(), interface: 0 };
+        let local = Local { address: Ipv4Addr::new(127, 0, 0, last).into(), interface: 0, port: 0 };
         assert!(out.push(Some(to), Some(local), None, b"x", 0));
     }
     assert!(!out.push(Some(to), None, None, b"x", 0), "the batch is full");

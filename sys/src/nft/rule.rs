@@ -2,6 +2,7 @@
 //! back as the plain `nft` syntax: `nft list` recognises these sequences and hides the presumed matches.
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
@@ -10,7 +11,7 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use super::set;
-use super::table::{End, Field, MaxSegment, Part, Rule, Transport, Type, Value};
+use super::table::{End, Family, Field, MaxSegment, Part, Rule, Transport, Type, Value};
 use super::verdict;
 
 pub(super) fn message(table: &str, chain: &str, rule: &Rule) -> io::Result<RuleMessage> {
@@ -49,11 +50,30 @@ impl Program {
             Part::Map(fields, map) => {
                 self.look_up(fields, map, vec![Lookup::DestinationRegister(Register::Verdict)])
             }
+            Part::Family(Family::V4) => self.presume_family(NFPROTO_IPV4),
+            Part::Family(Family::V6) => self.presume_family(NFPROTO_IPV6),
+            Part::ToHost => self.to_host(),
+            Part::Marked(half) => self.marked(*half),
             Part::Connection(states) => self.connection(*states),
             Part::TcpSyn => self.tcp_syn(),
             Part::Counter => self.plain("counter", vec![]),
             Part::Notrack => self.plain("notrack", vec![]),
-            Part::SetPort(end, transport, port) => self.set_port(*end, *transport, *port),
+            Part::SetPort(end, transport, port) => {
+                self.presume_protocol(*transport);
+                self.immediate(port.to_be_bytes().to_vec(), 0);
+                self.write_port(*end, *transport);
+            }
+            Part::SetSourcePortFromMark(transport) => {
+                self.presume_protocol(*transport);
+                self.meta(MetaKey::Mark, 0);
+                self.write_port(End::Source, *transport);
+            }
+            Part::SetMark(mark) => {
+                self.immediate(mark.to_ne_bytes().to_vec(), 0);
+                let to = vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(register(0))];
+                self.steps.push(Expressions::Meta(to));
+            }
+            Part::Tproxy(to) => self.tproxy(*to),
             Part::SetMaxSegment(size) => self.set_max_segment(*size),
             Part::Masquerade => self.plain("masq", vec![]),
             Part::Verdict(it) => self.steps.push(Expressions::Immediate(vec![
@@ -181,9 +201,37 @@ impl Program {
         self.check(Operator::NotEqual, vec![0]);
     }
 
-    fn set_port(&mut self, end: End, transport: Transport, port: u16) {
-        self.presume_protocol(transport);
-        self.immediate(port.to_be_bytes().to_vec());
+    fn to_host(&mut self) {
+        let ask = [
+            number(FIB_DREG, register(0).into()),
+            number(FIB_RESULT, FIB_RESULT_ADDRTYPE),
+            number(FIB_FLAGS, FIB_F_DADDR),
+        ];
+        self.plain("fib", ask.to_vec());
+        self.check(Operator::Equal, u32::from(libc::RTN_LOCAL).to_ne_bytes().to_vec());
+    }
+
+    fn marked(&mut self, [third, fourth]: [u8; 2]) {
+        self.meta(MetaKey::Mark, 0);
+        self.mask(&[0, 0, 0xff, 0xff]);
+        self.check(Operator::Equal, vec![0, 0, third, fourth]);
+    }
+
+    fn tproxy(&mut self, to: SocketAddr) {
+        let family = if to.is_ipv4() { NFPROTO_IPV4 } else { NFPROTO_IPV6 };
+        self.presume_family(family);
+        self.immediate(set::bytes(&Value::Address(to.ip())), 0);
+        self.immediate(to.port().to_be_bytes().to_vec(), BEHIND_ADDRESS);
+        let ask = [
+            number(TPROXY_FAMILY, family.into()),
+            number(TPROXY_REG_ADDR, register(0).into()),
+            number(TPROXY_REG_PORT, register(BEHIND_ADDRESS).into()),
+        ];
+        self.plain("tproxy", ask.to_vec());
+    }
+
+    /// From the first register.
+    fn write_port(&mut self, end: End, transport: Transport) {
         self.steps.push(Expressions::Payload(vec![
             Payload::SourceRegister(register(0)),
             Payload::Base(TRANSPORT),
@@ -196,7 +244,7 @@ impl Program {
 
     fn set_max_segment(&mut self, size: MaxSegment) {
         match size {
-            MaxSegment::Bytes(bytes) => self.immediate(bytes.to_be_bytes().to_vec()),
+            MaxSegment::Bytes(bytes) => self.immediate(bytes.to_be_bytes().to_vec(), 0),
             MaxSegment::OfRoute => {
                 self.plain("rt", vec![number(RT_DREG, register(0).into()), number(RT_KEY, RT_TCPMSS)]);
                 let here = u32::from(register(0));
@@ -214,9 +262,9 @@ impl Program {
         self.plain("exthdr", write);
     }
 
-    fn immediate(&mut self, data: Vec<u8>) {
+    fn immediate(&mut self, data: Vec<u8>, at: u32) {
         self.steps.push(Expressions::Immediate(vec![
-            Immediate::DestinationRegister(register(0)),
+            Immediate::DestinationRegister(register(at)),
             Immediate::Data(DataAttribute::Value(data)),
         ]));
     }
@@ -284,6 +332,16 @@ const TCP_SYN: u8 = 2;
 const TCPOPT_MAXSEG: u8 = 2;
 const LOOKUP_INVERTED: u32 = 1;
 const UDATA_COMMENT: u8 = 0;
+/// The register of four bytes after an IPv6 address.
+const BEHIND_ADDRESS: u32 = 4;
+const FIB_DREG: u16 = 1;
+const FIB_RESULT: u16 = 2;
+const FIB_FLAGS: u16 = 3;
+const FIB_RESULT_ADDRTYPE: u32 = 3;
+const FIB_F_DADDR: u32 = 2;
+const TPROXY_FAMILY: u16 = 1;
+const TPROXY_REG_ADDR: u16 = 2;
+const TPROXY_REG_PORT: u16 = 3;
 const CT_DREG: u16 = 1;
 const CT_KEY: u16 = 2;
 const CT_STATE: u32 = 0;

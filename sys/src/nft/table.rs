@@ -1,7 +1,7 @@
 //! A table of the `inet` family as plain data: what `nft list table` would print. Built by pure functions elsewhere,
 //! compared, printed, and handed whole to `Nft::replace`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 
@@ -76,6 +76,12 @@ pub enum Part {
     NotIn(Vec<Field>, String),
     /// The verdict that the named map has for the fields, joined; none, and the rule goes on.
     Map(Vec<Field>, String),
+    /// The packet is of this family.
+    Family(Family),
+    /// The packet is to an address of this host.
+    ToHost,
+    /// The second half of the packet's mark is this, see [`crate::datagram::mark_of`].
+    Marked([u8; 2]),
     /// The connection is in one of these states (`ct_state`).
     Connection(u32),
     /// The packet opens a TCP connection.
@@ -85,6 +91,12 @@ pub enum Part {
     Notrack,
     /// Rewrites a port in the packet itself, checksum included: no connection tracking, so each direction needs its own.
     SetPort(End, Transport, u16),
+    /// Makes the first half of the packet's mark its source port; each direction needs its own, as with `SetPort`.
+    SetSourcePortFromMark(Transport),
+    SetMark(u32),
+    /// Leads the packet to the socket on this address, as if that were where the packet is sent to, without changing it.
+    /// In prerouting only; the socket has to be transparent.
+    Tproxy(SocketAddr),
     /// Limits what the TCP option of a SYN promises; see `TcpSyn`.
     SetMaxSegment(MaxSegment),
     Masquerade,
@@ -110,10 +122,16 @@ pub enum End {
     Destination,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     Tcp,
     Udp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

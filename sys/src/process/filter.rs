@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use libc::c_long;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as ArgumentLength, SeccompCmpOp as Comparison,
+    SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
 
 use crate::error::KernelError;
 
@@ -25,11 +28,34 @@ fn install(calls: &[c_long], others: SeccompAction, these: SeccompAction) -> Res
 
 fn compile(calls: &[c_long], others: SeccompAction, these: SeccompAction) -> Result<BpfProgram, String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
-    let rules: BTreeMap<i64, Vec<seccompiler::SeccompRule>> =
-        calls.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = calls.iter().map(|call| (*call, Vec::new())).collect();
+    if let Some(rules) = rules.get_mut(&libc::SYS_socket) {
+        *rules = plain_sockets().map_err(|error| error.to_string())?;
+    }
     let filter = SeccompFilter::new(rules, others, these, arch).map_err(|error| error.to_string())?;
-    filter.try_into().map_err(|error: seccompiler::BackendError| error.to_string())
+    filter.try_into().map_err(|error: BackendError| error.to_string())
 }
+
+/// Streams and datagrams of IP and between processes: nothing raw.
+fn plain_sockets() -> Result<Vec<SeccompRule>, BackendError> {
+    let mut rules = Vec::new();
+    for family in [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6] {
+        for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
+            let is = |argument, how, value: i32| {
+                SeccompCondition::new(argument, ArgumentLength::Dword, how, u64::from(value.unsigned_abs()))
+            };
+            // The bits above are flags.
+            rules.push(SeccompRule::new(vec![
+                is(0, Comparison::Eq, family)?,
+                is(1, Comparison::MaskedEq(KIND), kind)?,
+            ])?);
+        }
+    }
+    Ok(rules)
+}
+
+/// SOCK_TYPE_MASK
+const KIND: u64 = 0xf;
 
 fn failed(cause: String) -> KernelError {
     KernelError::new("restrict the system calls of", "this process", std::io::Error::other(cause))

@@ -18,8 +18,13 @@ pub struct Identity {
     pub gid: u32,
 }
 
+/// Datagrams that answer for another port than their socket's carry a mark, which takes this. What else it would allow,
+/// raw and packet sockets, the filter on system calls does not.
+const KEPT: caps::Capability = caps::Capability::CAP_NET_RAW;
+
 /// Leaves everything behind for good: the file system (all but the empty directory `root`), groups, user, every
-/// capability, and the way back by a set-uid program. The process can no longer be traced or dump core.
+/// capability but the one to mark packets, and the way back by a set-uid program. The process can no longer be traced or
+/// dump core.
 ///
 /// A process that is not root has no user or root directory to change, and loses only the rest.
 pub fn renounce_privileges(identity: Identity, root: Option<&Path>) -> Result<(), KernelError> {
@@ -34,16 +39,23 @@ pub fn renounce_privileges(identity: Identity, root: Option<&Path>) -> Result<()
             _ => tracing::debug!("the bounding set stays: CAP_SETPCAP is missing"),
         }
         let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+        // Or the change of the user would take all of them.
+        prctl::set_keepcaps(true).doing("keep the capabilities of", "this process")?;
         setgroups(&[]).doing("leave the groups of", "the data plane")?;
         setresgid(gid, gid, gid).doing("become group", gid)?;
         setresuid(uid, uid, uid).doing("become user", uid)?;
     }
+    let held =
+        caps::has_cap(None, CapSet::Permitted, KEPT).map_err(|error| capability("permitted", error))?;
+    let kept: caps::CapsHashSet = held.then_some(KEPT).into_iter().collect();
     for (set, name) in [(CapSet::Ambient, "ambient"), (CapSet::Effective, "effective")] {
         caps::clear(None, set).map_err(|error| capability(name, error))?;
     }
-    for (set, name) in [(CapSet::Permitted, "permitted"), (CapSet::Inheritable, "inheritable")] {
-        caps::clear(None, set).map_err(|error| capability(name, error))?;
+    caps::clear(None, CapSet::Inheritable).map_err(|error| capability("inheritable", error))?;
+    for (set, name) in [(CapSet::Permitted, "permitted"), (CapSet::Effective, "effective")] {
+        caps::set(None, set, &kept).map_err(|error| capability(name, error))?;
     }
+    prctl::set_keepcaps(false).doing("no longer keep the capabilities of", "this process")?;
     prctl::set_no_new_privs().doing("set no_new_privs on", "this process")?;
     prctl::set_dumpable(false).doing("forbid tracing of", "this process")?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).doing("forbid core files of", "this process")

@@ -1,0 +1,43 @@
+//! Compiles the BPF programs, which become part of the library. The feature `bpf` switches that off.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+const SOURCE: &str = "bpf/steer.bpf.c";
+
+fn main() -> ExitCode {
+    println!("cargo::rerun-if-changed={SOURCE}");
+    println!("cargo::rerun-if-env-changed=CLANG");
+    if env::var_os("CARGO_FEATURE_BPF").is_none() {
+        return ExitCode::SUCCESS;
+    }
+    match compile() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            println!("cargo::error=cannot compile {SOURCE}: {cause}");
+            println!(
+                "cargo::error=install clang (Debian: `apt-get install clang`, or `scripts/setup.sh build`), name it in \
+                 the variable CLANG, or build with --no-default-features: without BPF, published ports are steered by \
+                 nftables"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compile() -> Result<(), String> {
+    let variable = |name: &str| env::var(name).map_err(|error| format!("{name}: {error}"));
+    let target = match variable("CARGO_CFG_TARGET_ENDIAN")?.as_str() {
+        "big" => "bpfeb",
+        _ => "bpfel",
+    };
+    let object = PathBuf::from(variable("OUT_DIR")?).join("steer.bpf.o");
+    let clang = env::var("CLANG").unwrap_or_else(|_| "clang".into());
+    let status = Command::new(&clang)
+        .args(["-target", target, "-O2", "-Wall", "-Werror", "-c", SOURCE, "-o"])
+        .arg(&object)
+        .status()
+        .map_err(|error| format!("cannot run {clang}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{clang}: {status}")) }
+}
