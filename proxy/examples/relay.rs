@@ -39,6 +39,7 @@ fn main() -> Outcome<()> {
         protocol: Protocol::Tcp,
         address,
         service: Arc::clone(&service.id),
+        funnel: None,
         target_port: None,
         proxy_protocol: None,
         limit: u32::MAX,

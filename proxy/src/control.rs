@@ -14,13 +14,14 @@ use crate::gate::Gate;
 use crate::metrics::Meters;
 use crate::snapshot::{ListenerHandle, ServiceHandle};
 use crate::stats::{BackendStats, ListenerStats, ServiceStats, Stats};
-use crate::table::{Change, Listener, ListenerId, Protocol, Service, ServiceId};
+use crate::table::{Change, Funnel, FunnelId, Listener, ListenerId, Protocol, Service, ServiceId};
 use crate::worker::{SharedSocket, Step};
 
 /// What is wanted at the moment.
 pub(crate) struct Control {
     services: HashMap<ServiceId, WantedService>,
     listeners: HashMap<ListenerId, WantedListener>,
+    funnels: HashMap<FunnelId, Vec<SharedSocket>>,
     wakers: Arc<[Arc<Waker>]>,
 }
 
@@ -39,7 +40,7 @@ struct WantedListener {
 
 impl Control {
     pub(crate) fn new(wakers: Arc<[Arc<Waker>]>) -> Self {
-        Self { services: HashMap::new(), listeners: HashMap::new(), wakers }
+        Self { services: HashMap::new(), listeners: HashMap::new(), funnels: HashMap::new(), wakers }
     }
 
     /// Whether `changes` can be made one after another. Nothing is changed.
@@ -50,11 +51,21 @@ impl Control {
     ) -> Result<(), Error> {
         let mut made: HashMap<&str, bool> = HashMap::new();
         let mut opened: HashMap<&str, bool> = HashMap::new();
+        let mut funnels: HashMap<&str, bool> = HashMap::new();
+        let no_sockets = |id| sockets.get(id).is_none_or(Vec::is_empty);
         for change in changes {
             match change {
                 Change::PutService(service) => _ = made.insert(&service.id, true),
                 Change::DropService { service } => _ = made.insert(service, false),
                 Change::DropListener { listener } => _ = opened.insert(listener, false),
+                Change::PutFunnel(funnel) => {
+                    let open = self.funnels.contains_key(&funnel.id);
+                    let open = funnels.insert(&funnel.id, true).unwrap_or(open);
+                    if !open && no_sockets(&funnel.id) {
+                        return Err(Error::NoSocket { listener: Arc::clone(&funnel.id) });
+                    }
+                }
+                Change::DropFunnel { funnel } => _ = funnels.insert(funnel, false),
                 Change::PutListener(listener) => {
                     let known = self.services.get(&listener.service).is_some_and(|service| !service.dropped);
                     if !made.get(&*listener.service).copied().unwrap_or(known) {
@@ -63,9 +74,19 @@ impl Control {
                             service: Arc::clone(&listener.service),
                         });
                     }
-                    let open = self.listeners.contains_key(&listener.id);
+                    if let Some(funnel) = &listener.funnel {
+                        let known = self.funnels.contains_key(funnel);
+                        if !funnels.get(&**funnel).copied().unwrap_or(known) {
+                            let (listener, funnel) = (Arc::clone(&listener.id), Arc::clone(funnel));
+                            return Err(Error::UnknownFunnel { listener, funnel });
+                        }
+                        opened.insert(&listener.id, false);
+                        continue;
+                    }
+                    let has_own = |wanted: &WantedListener| wanted.handle.listener.funnel.is_none();
+                    let open = self.listeners.get(&listener.id).is_some_and(has_own);
                     let open = opened.insert(&listener.id, true).unwrap_or(open);
-                    if !open && sockets.get(&listener.id).is_none_or(Vec::is_empty) {
+                    if !open && no_sockets(&listener.id) {
                         return Err(Error::NoSocket { listener: Arc::clone(&listener.id) });
                     }
                 }
@@ -89,6 +110,11 @@ impl Control {
                 self.put_listener(listener, sockets, steps);
             }
             Change::DropListener { listener } => self.drop_listener(&listener, steps),
+            Change::PutFunnel(funnel) => {
+                let sockets = sockets.remove(&funnel.id).unwrap_or_default();
+                self.put_funnel(&funnel, sockets, steps);
+            }
+            Change::DropFunnel { funnel } => self.drop_funnel(&funnel, steps),
         }
     }
 
@@ -135,6 +161,10 @@ impl Control {
         service.listeners += 1;
         let service = Arc::clone(&service.handle);
         let id = Arc::clone(&listener.id);
+        let moves = |wanted: &WantedListener| wanted.handle.listener.funnel != listener.funnel;
+        if self.listeners.get(&id).is_some_and(moves) {
+            self.drop_listener(&id, steps);
+        }
         if let Some(wanted) = self.listeners.get_mut(&id) {
             let old = &wanted.handle;
             old.gate.set_limit(listener.limit);
@@ -149,7 +179,15 @@ impl Control {
         }
         let gate = Arc::new(Gate::new(listener.limit, Arc::clone(&self.wakers)));
         let handle = Arc::new(ListenerHandle { listener, service, meters: Arc::<Meters>::default(), gate });
-        for (worker, socket) in shared_out(&handle.listener, sockets.len(), steps.len()) {
+        if handle.listener.funnel.is_some() {
+            for steps in steps {
+                steps.push(Step::PutListener { handle: Arc::clone(&handle), socket: None, shared: false });
+            }
+            self.listeners.insert(id, WantedListener { handle, sockets: Vec::new() });
+            return;
+        }
+        let protocol = handle.listener.protocol;
+        for (worker, socket) in shared_out(protocol, &id, sockets.len(), steps.len()) {
             steps[worker].push(Step::PutListener {
                 handle: Arc::clone(&handle),
                 socket: Some(Arc::clone(&sockets[socket])),
@@ -159,12 +197,42 @@ impl Control {
         self.listeners.insert(id, WantedListener { handle, sockets });
     }
 
-    pub(crate) fn drop_listener(&mut self, id: &ListenerId, steps: &mut [Vec<Step>]) {
+    fn drop_listener(&mut self, id: &ListenerId, steps: &mut [Vec<Step>]) {
         let Some(wanted) = self.listeners.remove(id) else { return };
         self.unlead(&wanted.handle.service.id);
         for steps in steps {
-            steps.push(Step::DropListener(Arc::clone(id)));
+            steps.push(Step::DropListener(Arc::clone(&wanted.handle)));
         }
+    }
+
+    fn put_funnel(&mut self, funnel: &Funnel, sockets: Vec<SharedSocket>, steps: &mut [Vec<Step>]) {
+        if self.funnels.contains_key(&funnel.id) {
+            return;
+        }
+        for (worker, socket) in shared_out(funnel.protocol, &funnel.id, sockets.len(), steps.len()) {
+            steps[worker].push(Step::PutFunnel {
+                funnel: funnel.clone(),
+                socket: Arc::clone(&sockets[socket]),
+                shared: sockets.len() < steps.len(),
+            });
+        }
+        self.funnels.insert(Arc::clone(&funnel.id), sockets);
+    }
+
+    fn drop_funnel(&mut self, id: &FunnelId, steps: &mut [Vec<Step>]) {
+        if self.funnels.remove(id).is_none() {
+            return;
+        }
+        for steps in steps {
+            steps.push(Step::DropFunnel(Arc::clone(id)));
+        }
+    }
+
+    /// Of what a worker could not serve.
+    pub(crate) fn drop_refused(&mut self, id: &str, steps: &mut [Vec<Step>]) {
+        let id = Arc::from(id);
+        self.drop_listener(&id, steps);
+        self.drop_funnel(&id, steps);
     }
 
     fn unlead(&mut self, service: &ServiceId) {
@@ -183,10 +251,14 @@ impl Control {
     /// Lets go of all listening sockets; what they were is still known.
     pub(crate) fn close_sockets(&mut self) {
         self.listeners.values_mut().for_each(|wanted| wanted.sockets.clear());
+        self.funnels.values_mut().for_each(Vec::clear);
     }
 
+    /// Of listeners that have their own, and of funnels.
     pub(crate) fn sockets(&self) -> impl Iterator<Item = (&ListenerId, &[Arc<OwnedFd>])> {
-        self.listeners.iter().map(|(id, wanted)| (id, &*wanted.sockets))
+        let listeners = self.listeners.iter().map(|(id, wanted)| (id, &*wanted.sockets));
+        let funnels = self.funnels.iter().map(|(id, sockets)| (id, &**sockets));
+        listeners.chain(funnels).filter(|(_, sockets)| !sockets.is_empty())
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -222,16 +294,17 @@ fn announce(service: &Arc<ServiceHandle>, steps: &mut [Vec<Step>]) {
 /// a datagram socket belongs to one worker only, because a sender's flow must stay on one thread. Where there are fewer
 /// sockets than workers, listeners start at different ones.
 fn shared_out(
-    listener: &Listener,
+    protocol: Protocol,
+    id: &str,
     sockets: usize,
     workers: usize,
 ) -> impl Iterator<Item = (usize, usize)> + use<> {
-    let turns = match listener.protocol {
+    let turns = match protocol {
         Protocol::Tcp => sockets.max(workers),
         Protocol::Udp => sockets,
     };
     let mut hasher = DefaultHasher::new();
-    listener.id.hash(&mut hasher);
+    id.hash(&mut hasher);
     // Below the number of workers, so it fits.
     let start = (hasher.finish() % workers as u64) as usize;
     (0..turns).map(move |turn| ((start + turn) % workers, turn % sockets))

@@ -2,12 +2,14 @@
 
 use std::io;
 
-use crate::table::{ListenerId, ServiceId};
+use crate::table::{FunnelId, ListenerId, ServiceId};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("listener {listener} leads to service {service}, which does not exist")]
     UnknownService { listener: ListenerId, service: ServiceId },
+    #[error("clients of listener {listener} come through funnel {funnel}, which does not exist")]
+    UnknownFunnel { listener: ListenerId, funnel: FunnelId },
     #[error("listener {listener} is new and came without a socket")]
     NoSocket { listener: ListenerId },
     #[error("cannot wait for connections of listener {listener}")]

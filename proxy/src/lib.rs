@@ -1,6 +1,7 @@
 //! The L4 balancer: takes bound sockets and tables of its own types, knows nothing of containers and networks.
 //!
 //! A connection: listener -> session -> policy.pick -> connect (retry on the next backend) -> relay -> account.
+//! A listener has sockets of its own, or its clients come through a funnel, which tells them apart by what they ask for.
 //! A datagram: udp (batch in) -> flows (pure) -> policy.pick for new flows -> udp (batch out).
 //! A change: `Proxy::apply` -> control (tables, handles) -> each worker's queue -> acknowledged by all.
 
@@ -19,6 +20,7 @@ mod proxy;
 mod proxy_protocol;
 mod relay;
 mod reserve;
+mod routes;
 mod session;
 mod snapshot;
 mod spin;

@@ -1,9 +1,13 @@
 //! Doors: the listening sockets of a worker, and taking connections from them. A door that may take no more (its own
 //! limit, the process's, no descriptors) is taken out of the poller, so that nobody spins on it; connections wait in the
 //! kernel's backlog.
+//!
+//! A funnel's doors are for many listeners. Whose a connection is, is known once it is taken, so the limit of one listener
+//! refuses there, and does not keep others waiting.
 
 use std::collections::HashMap;
 use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use netd_sys::poll::Interest;
@@ -15,9 +19,10 @@ use crate::account::Account;
 use crate::gate::{Gate, Pass};
 use crate::metrics::Failure;
 use crate::peers::Handed;
+use crate::routes::Routes;
 use crate::session::Sessions;
 use crate::snapshot::ListenerHandle;
-use crate::table::ListenerId;
+use crate::table::{FunnelId, ListenerId};
 use crate::worker::{Kit, SharedSocket, Token};
 
 /// The doors of one worker.
@@ -26,6 +31,8 @@ pub(crate) struct Doors {
     slab: Slab<Door>,
     /// A listener has one door here, or several when it has more sockets than there are workers.
     by_id: HashMap<ListenerId, Vec<usize>>,
+    /// Whom the doors of a funnel lead to.
+    funnels: Funnels,
     /// Tells doors that had the same place apart.
     generation: u32,
     /// Those that wait for room.
@@ -38,11 +45,19 @@ pub(crate) struct Doors {
 
 #[derive(Debug)]
 struct Door {
-    handle: Arc<ListenerHandle>,
+    behind: Behind,
     socket: SharedSocket,
     number: u64,
     interest: Interest,
     watched: bool,
+}
+
+/// Who is behind a door.
+#[derive(Debug)]
+enum Behind {
+    One(Arc<ListenerHandle>),
+    /// Whoever the client asks for.
+    Many(FunnelId),
 }
 
 /// Connections that one door takes in one turn; then others have theirs.
@@ -65,6 +80,7 @@ impl Doors {
         Self {
             slab: Slab::new(),
             by_id: HashMap::new(),
+            funnels: HashMap::new(),
             generation: 0,
             shut: Vec::new(),
             exhausted: false,
@@ -72,7 +88,8 @@ impl Doors {
         }
     }
 
-    /// Makes a door to `socket`; without one, replaces what is behind the doors of this listener.
+    /// Makes a door to `socket`; without one, replaces what is behind the doors of this listener, or leads there whoever
+    /// comes through its funnel and asks for it.
     pub(crate) fn put(
         &mut self,
         kit: &mut Kit,
@@ -80,15 +97,43 @@ impl Doors {
         socket: Option<SharedSocket>,
         interest: Interest,
     ) -> io::Result<()> {
+        if let Some(funnel) = &handle.listener.funnel {
+            let routes = self.funnels.entry(Arc::clone(funnel)).or_default();
+            routes.put(handle.listener.address, Arc::clone(&handle));
+            return Ok(());
+        }
         let Some(socket) = socket else {
             for index in self.by_id.get(&handle.listener.id).into_iter().flatten() {
                 if let Some(door) = self.slab.get_mut(*index) {
-                    door.handle = Arc::clone(&handle);
+                    door.behind = Behind::One(Arc::clone(&handle));
                 }
             }
             self.reopen(kit);
             return Ok(());
         };
+        let id = Arc::clone(&handle.listener.id);
+        self.make(kit, id, Behind::One(handle), socket, interest)
+    }
+
+    /// Makes a door to `socket` for all listeners of the funnel.
+    pub(crate) fn put_funnel(
+        &mut self,
+        kit: &Kit,
+        funnel: &FunnelId,
+        socket: SharedSocket,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.make(kit, Arc::clone(funnel), Behind::Many(Arc::clone(funnel)), socket, interest)
+    }
+
+    fn make(
+        &mut self,
+        kit: &Kit,
+        id: Arc<str>,
+        behind: Behind,
+        socket: SharedSocket,
+        interest: Interest,
+    ) -> io::Result<()> {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.slab.vacant_entry();
         let index = entry.key();
@@ -96,12 +141,29 @@ impl Doors {
         if !self.exhausted {
             kit.poller.add(&socket, Token::door(number).into(), interest)?;
         }
-        self.by_id.entry(Arc::clone(&handle.listener.id)).or_default().push(index);
-        entry.insert(Door { handle, socket, number, interest, watched: !self.exhausted });
+        self.by_id.entry(id).or_default().push(index);
+        entry.insert(Door { behind, socket, number, interest, watched: !self.exhausted });
         Ok(())
     }
 
-    pub(crate) fn drop_listener(&mut self, kit: &mut Kit, id: &ListenerId) {
+    pub(crate) fn drop_listener(&mut self, kit: &Kit, handle: &ListenerHandle) {
+        let listener = &handle.listener;
+        match &listener.funnel {
+            None => self.close(kit, &listener.id),
+            Some(funnel) => {
+                if let Some(routes) = self.funnels.get_mut(funnel) {
+                    routes.remove(listener.address);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn drop_funnel(&mut self, kit: &Kit, id: &FunnelId) {
+        self.funnels.remove(id);
+        self.close(kit, id);
+    }
+
+    fn close(&mut self, kit: &Kit, id: &str) {
         for index in self.by_id.remove(id).into_iter().flatten() {
             self.slab.remove(index).unwatch(kit);
         }
@@ -109,6 +171,7 @@ impl Doors {
 
     pub(crate) fn drop_all(&mut self, kit: &mut Kit) {
         self.by_id.clear();
+        self.funnels.clear();
         self.shut.clear();
         std::mem::take(&mut self.slab).into_iter().for_each(|(_, mut door)| door.unwatch(kit));
     }
@@ -119,7 +182,8 @@ impl Doors {
         self.slab.iter_mut().for_each(|(_, door)| door.unwatch(kit));
         for (_, door) in &self.slab {
             for _ in 0..TURN {
-                if !matches!(door.take(kit, sessions, &self.process), Taken::One | Taken::Lost) {
+                if !matches!(door.take(kit, sessions, &self.process, &self.funnels), Taken::One | Taken::Lost)
+                {
                     break;
                 }
             }
@@ -133,8 +197,11 @@ impl Doors {
         let Some(door) = self.slab.get_mut(index).filter(|door| door.number == number) else { return };
         for _ in 0..TURN {
             // Without the reserve, the next client could be accepted and then not served.
-            let taken =
-                if kit.reserve.fill() { door.take(kit, sessions, &self.process) } else { Taken::Exhausted };
+            let taken = if kit.reserve.fill() {
+                door.take(kit, sessions, &self.process, &self.funnels)
+            } else {
+                Taken::Exhausted
+            };
             match taken {
                 Taken::One | Taken::Lost => {}
                 Taken::None => return,
@@ -144,7 +211,7 @@ impl Doors {
                 }
                 Taken::Exhausted => return self.exhausted(kit),
                 Taken::Dead(error) => {
-                    warn!(listener = &*door.handle.listener.id, %error, "cannot accept any more");
+                    warn!(listener = door.behind.id(), %error, "cannot accept any more");
                     return door.unwatch(kit);
                 }
             }
@@ -157,7 +224,7 @@ impl Doors {
         let exhausted = self.exhausted;
         self.shut.retain(|index| {
             let Some(door) = slab.get_mut(*index).filter(|door| !door.watched) else { return false };
-            if exhausted || process.wait() || door.handle.gate.wait() {
+            if exhausted || process.wait() || door.behind.gate().is_some_and(|gate| gate.wait()) {
                 return true;
             }
             door.watch(kit);
@@ -188,38 +255,52 @@ impl Doors {
 }
 
 impl Door {
-    fn take(&self, kit: &mut Kit, sessions: &mut Sessions, process: &Arc<Gate>) -> Taken {
+    fn take(&self, kit: &mut Kit, sessions: &mut Sessions, process: &Arc<Gate>, funnels: &Funnels) -> Taken {
         let Some(places) = self.places(process) else { return Taken::Full };
-        match socket::accept(&self.socket) {
-            Ok((stream, client)) => {
-                kit.reserve.recovered();
-                let account = Account::open(Arc::clone(&self.handle), client, places);
-                match kit.peers.lighter(sessions.len()) {
-                    Some(peer) => peer.hand(Handed { stream, account, spare: kit.reserve.give() }),
-                    None => sessions.open(kit, stream, account),
-                }
-                Taken::One
+        let (stream, client) = match socket::accept(&self.socket) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                return match AcceptFailure::from(&error) {
+                    AcceptFailure::Empty => Taken::None,
+                    AcceptFailure::Connection => Taken::Lost,
+                    AcceptFailure::Exhausted => Taken::Exhausted,
+                    AcceptFailure::Socket => Taken::Dead(error),
+                };
             }
-            Err(error) => match AcceptFailure::from(&error) {
-                AcceptFailure::Empty => Taken::None,
-                AcceptFailure::Connection => Taken::Lost,
-                AcceptFailure::Exhausted => Taken::Exhausted,
-                AcceptFailure::Socket => Taken::Dead(error),
-            },
+        };
+        kit.reserve.recovered();
+        let asked_for = match &self.behind {
+            Behind::One(handle) => Some(Arc::clone(handle)),
+            Behind::Many(funnel) => asked_for(&stream, funnels.get(funnel)),
+        };
+        // Nobody is there under what it asked for, or there is no room: the client is told at once.
+        let Some((handle, places)) = asked_for.and_then(|handle| places.at(handle)) else {
+            socket::reset(stream);
+            return Taken::Lost;
+        };
+        let account = Account::open(handle, client, places);
+        match kit.peers.lighter(sessions.len()) {
+            Some(peer) => peer.hand(Handed { stream, account, spare: kit.reserve.give() }),
+            None => sessions.open(kit, stream, account),
         }
+        Taken::One
     }
 
-    /// A place at this listener and one in the process. `None`: full, and we are told when there is room.
-    fn places(&self, process: &Arc<Gate>) -> Option<[Pass; 2]> {
+    /// A place in the process, and one at the listener if there is only one. `None`: full, and we are told when there is
+    /// room.
+    fn places(&self, process: &Arc<Gate>) -> Option<Places> {
         loop {
-            match (self.handle.gate.enter(), process.enter()) {
-                (Some(here), Some(there)) => return Some([here, there]),
+            let here = self.behind.gate().map(Gate::enter);
+            match (here, process.enter()) {
+                (None, Some(process)) => return Some(Places { process, listener: None }),
+                (Some(Some(here)), Some(process)) => return Some(Places { process, listener: Some(here) }),
                 (here, there) => {
-                    let full = if here.is_none() { &self.handle.gate } else { process };
+                    let gate = self.behind.gate().filter(|_| here.as_ref().is_some_and(Option::is_none));
                     drop((here, there));
-                    if full.wait() {
-                        self.handle.meters.failed(Failure::Limit);
-                        self.handle.service.meters.failed(Failure::Limit);
+                    if gate.unwrap_or(process).wait() {
+                        if let Behind::One(handle) = &self.behind {
+                            refuse(handle);
+                        }
                         return None;
                     }
                 }
@@ -239,6 +320,57 @@ impl Door {
         }
     }
 }
+
+impl Behind {
+    fn id(&self) -> &str {
+        match self {
+            Self::One(handle) => &handle.listener.id,
+            Self::Many(funnel) => funnel,
+        }
+    }
+
+    /// Of the only listener there is.
+    fn gate(&self) -> Option<&Arc<Gate>> {
+        match self {
+            Self::One(handle) => Some(&handle.gate),
+            Self::Many(_) => None,
+        }
+    }
+}
+
+/// What a connection takes before it is known whose it is.
+struct Places {
+    process: Pass,
+    listener: Option<Pass>,
+}
+
+impl Places {
+    /// With a place at the listener; `None` when that is full.
+    fn at(self, handle: Arc<ListenerHandle>) -> Option<(Arc<ListenerHandle>, [Pass; 2])> {
+        match self.listener.or_else(|| handle.gate.enter()) {
+            Some(here) => Some((handle, [here, self.process])),
+            None => {
+                refuse(&handle);
+                None
+            }
+        }
+    }
+}
+
+fn refuse(handle: &ListenerHandle) {
+    handle.meters.failed(Failure::Limit);
+    handle.service.meters.failed(Failure::Limit);
+}
+
+fn asked_for(
+    stream: &TcpStream,
+    routes: Option<&Routes<Arc<ListenerHandle>>>,
+) -> Option<Arc<ListenerHandle>> {
+    let asked = stream.local_addr().ok()?;
+    routes?.find(asked.ip(), asked.port()).cloned()
+}
+
+type Funnels = HashMap<FunnelId, Routes<Arc<ListenerHandle>>>;
 
 const INDEX_BITS: u32 = 32;
 const GENERATIONS: u64 = (1 << 28) - 1;

@@ -112,6 +112,7 @@ mod tests {
             protocol: Protocol::Tcp,
             address,
             service: "s".into(),
+            funnel: None,
             target_port: None,
             proxy_protocol: None,
             limit: 9,

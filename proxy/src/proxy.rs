@@ -112,7 +112,7 @@ impl Proxy {
         let Err(error) = self.bring(steps) else { return Ok(()) };
         if let Error::Refused { listener, .. } = &error {
             let mut steps = self.no_steps();
-            control.drop_listener(listener, &mut steps);
+            control.drop_refused(listener, &mut steps);
             self.bring(steps)?;
         }
         Err(error)

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub type ServiceId = Arc<str>;
 pub type ListenerId = Arc<str>;
 pub type BackendId = Arc<str>;
+pub type FunnelId = Arc<str>;
 
 /// One step from the table that is served to the table that is wanted. Applying a `Put` twice, or a `Drop` of what is
 /// not there, changes nothing. A listener names a service that came before it, in this batch or an earlier one.
@@ -26,12 +27,26 @@ pub enum Change {
     DropListener {
         listener: ListenerId,
     },
+    /// Makes a funnel; its sockets arrive beside the change, as a listener's do. One that is there stays as it is.
+    PutFunnel(Funnel),
+    /// Closes a funnel's sockets. Listeners that clients reach through it are to be dropped before.
+    DropFunnel {
+        funnel: FunnelId,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     Tcp,
     Udp,
+}
+
+/// Sockets through which the clients of many listeners come: somebody leads them here, whatever address and port they ask
+/// for, and that is what tells the listeners apart. What asks for none of them is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Funnel {
+    pub id: FunnelId,
+    pub protocol: Protocol,
 }
 
 /// Sockets that clients reach, and the service that answers there.
@@ -41,6 +56,10 @@ pub struct Listener {
     pub protocol: Protocol,
     pub address: SocketAddr,
     pub service: ServiceId,
+    /// Clients come through this funnel, which is there before; the listener has no sockets of its own. Its address may
+    /// be unspecified: every address that no other listener of the funnel has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub funnel: Option<FunnelId>,
     /// The port of the backends' addresses is replaced by this one: a service of many ports has one backend list.
     pub target_port: Option<u16>,
     /// Whether connections through this listener start with a PROXY protocol header towards the backend.

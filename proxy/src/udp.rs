@@ -2,6 +2,7 @@
 //! part to its backend; `reply` gathers what backends send and sends it from the address each client spoke to;
 //! `upstream` is a flow's side towards its backend. All bounded: what finds no room is dropped and counted.
 
+mod funnels;
 mod groups;
 mod lanes;
 mod meters;
@@ -19,13 +20,15 @@ use netd_sys::poll::{Event, Interest};
 
 use crate::flows::{End, Ended, FlowId, FlowTable, LaneId};
 use crate::snapshot::{ListenerHandle, ServiceHandle};
-use crate::table::ListenerId;
+use crate::table::{FunnelId, ListenerId};
 use crate::worker::{Datagrams, Kit, SharedSocket, Token};
 
+use funnels::Funnels;
 use groups::Groups;
 use lanes::{Lane, Lanes};
 pub(crate) use meters::DatagramMeters;
 pub use meters::{DatagramCounts, Dropped};
+use receive::Arrival;
 use reply::Replies;
 use upstream::Upstream;
 
@@ -40,6 +43,7 @@ const DRAIN_IDLE: Duration = Duration::from_secs(5);
 /// The datagram side of one worker.
 pub(crate) struct Udp {
     lanes: Lanes,
+    funnels: Funnels,
     table: FlowTable<Upstream>,
     incoming: RecvBatch,
     outgoing: SendBatch,
@@ -54,6 +58,7 @@ pub(crate) struct Udp {
 enum Number {
     Lane(LaneId),
     Flow(FlowId),
+    Funnel(u32),
 }
 
 impl Udp {
@@ -61,6 +66,7 @@ impl Udp {
     pub(crate) fn new(flows: usize) -> Self {
         Self {
             lanes: Lanes::default(),
+            funnels: Funnels::default(),
             table: FlowTable::new(flows),
             incoming: RecvBatch::new(BATCH, BYTES_EACH),
             // A train of full length may have to leave in two.
@@ -73,17 +79,33 @@ impl Udp {
     }
 
     fn open_lane(&mut self, kit: &Kit, handle: Arc<ListenerHandle>, socket: SharedSocket) -> io::Result<()> {
-        datagram::receive_trains(&*socket)?;
-        datagram::receive_local_address(&*socket)?;
-        datagram::enlarge_buffers(&*socket)?;
+        prepare(&socket)?;
+        let id = self.new_lane(handle, socket);
+        let Some(lane) = self.lanes.get(id) else { return Ok(()) };
+        let added = kit.poller.add(lane.socket.as_fd(), Number::Lane(id).token(), Interest::READ);
+        if added.is_err() {
+            self.table.close_lane(id);
+            self.lanes.remove(id);
+        }
+        added
+    }
+
+    fn new_lane(&mut self, handle: Arc<ListenerHandle>, socket: SharedSocket) -> LaneId {
         let pool = handle.service.pool();
         let id = self.table.open_lane(handle.listener.limit as usize, pool.udp_idle);
-        if let Err(error) = kit.poller.add(socket.as_fd(), Number::Lane(id).token(), Interest::READ) {
-            self.table.close_lane(id);
-            return Err(error);
-        }
         self.lanes.add(Lane { id, handle, socket, pool });
-        Ok(())
+        id
+    }
+
+    /// One lane for each socket of the funnel that this worker has.
+    fn open_lanes_of(&mut self, funnel: &FunnelId, handle: &Arc<ListenerHandle>) {
+        let sockets: Vec<SharedSocket> =
+            self.funnels.of(funnel).map(|funnel| Arc::clone(&funnel.socket)).collect();
+        let lanes: Vec<LaneId> =
+            sockets.into_iter().map(|socket| self.new_lane(Arc::clone(handle), socket)).collect();
+        for (funnel, lane) in self.funnels.of(funnel).zip(lanes) {
+            funnel.lanes.put(handle.listener.address, lane);
+        }
     }
 
     /// Ends the flows of a lane that the listener, its service or the service's backends no longer lead to where they
@@ -135,7 +157,11 @@ impl Datagrams for Udp {
         if let Some(socket) = socket {
             return self.open_lane(kit, listener, socket);
         }
-        for id in self.lanes.of_listener(&listener.listener.id) {
+        let lanes = self.lanes.of_listener(&listener.listener.id);
+        if let Some(funnel) = listener.listener.funnel.as_ref().filter(|_| lanes.is_empty()) {
+            self.open_lanes_of(funnel, &listener);
+        }
+        for id in lanes {
             self.lanes.lead(id, &listener);
             self.refresh(id);
         }
@@ -146,10 +172,30 @@ impl Datagrams for Udp {
         for id in self.lanes.of_listener(listener) {
             let ended = self.table.close_lane(id);
             self.close(ended);
-            if let Some(lane) = self.lanes.remove(id) {
+            let Some(lane) = self.lanes.remove(id) else { continue };
+            match &lane.handle.listener.funnel {
                 // Fails only when draining has taken it out before.
-                let _ = kit.poller.remove(lane.socket.as_fd());
+                None => _ = kit.poller.remove(lane.socket.as_fd()),
+                Some(funnel) => {
+                    let address = lane.handle.listener.address;
+                    self.funnels.of(funnel).for_each(|funnel| funnel.lanes.remove(address));
+                }
             }
+        }
+    }
+
+    fn put_funnel(&mut self, kit: &mut Kit, funnel: &FunnelId, socket: SharedSocket) -> io::Result<()> {
+        prepare(&socket)?;
+        let number = Number::Funnel(self.funnels.next_number());
+        kit.poller.add(socket.as_fd(), number.token(), Interest::READ)?;
+        self.funnels.add(Arc::clone(funnel), socket);
+        Ok(())
+    }
+
+    fn drop_funnel(&mut self, kit: &mut Kit, funnel: &FunnelId) {
+        for funnel in self.funnels.take(funnel) {
+            // Fails only when draining has taken it out before.
+            let _ = kit.poller.remove(funnel.socket.as_fd());
         }
     }
 
@@ -161,7 +207,8 @@ impl Datagrams for Udp {
 
     fn ready(&mut self, kit: &mut Kit, number: u64, _event: Event) {
         match Number::from(number) {
-            Number::Lane(lane) => self.receive(kit, lane),
+            Number::Lane(lane) => self.receive(kit, Arrival::Lane(lane)),
+            Number::Funnel(number) => self.receive(kit, Arrival::Funnel(number)),
             Number::Flow(flow) => self.gather(kit, flow),
         }
     }
@@ -183,9 +230,15 @@ impl Datagrams for Udp {
 
     fn drain(&mut self, kit: &mut Kit) {
         self.draining = true;
+        for funnel in self.funnels.iter() {
+            let _ = kit.poller.remove(funnel.socket.as_fd());
+        }
+        self.funnels.clear();
         for lane in self.lanes.iter() {
             // The socket itself stays until the lane's flows have ended: answers leave through it.
-            let _ = kit.poller.remove(lane.socket.as_fd());
+            if lane.handle.listener.funnel.is_none() {
+                let _ = kit.poller.remove(lane.socket.as_fd());
+            }
             self.table.limit_lane(lane.id, 0, lane.pool.udp_idle.min(DRAIN_IDLE));
         }
         self.let_go_of_drained();
@@ -206,18 +259,29 @@ impl Drop for Udp {
     }
 }
 
+fn prepare(socket: &SharedSocket) -> io::Result<()> {
+    datagram::receive_trains(&**socket)?;
+    datagram::receive_local_address(&**socket)?;
+    datagram::enlarge_buffers(&**socket)
+}
+
 impl Number {
     fn token(self) -> u64 {
         Token::datagrams(match self {
-            Self::Lane(LaneId(id)) => u64::from(id) << 1,
-            Self::Flow(FlowId(id)) => u64::from(id) << 1 | 1,
+            Self::Lane(LaneId(id)) => u64::from(id) << 2,
+            Self::Flow(FlowId(id)) => u64::from(id) << 2 | 1,
+            Self::Funnel(number) => u64::from(number) << 2 | 2,
         })
     }
 }
 
 impl From<u64> for Number {
     fn from(number: u64) -> Self {
-        let id = (number >> 1) as u32;
-        if number & 1 == 0 { Self::Lane(LaneId(id)) } else { Self::Flow(FlowId(id)) }
+        let id = (number >> 2) as u32;
+        match number & 3 {
+            0 => Self::Lane(LaneId(id)),
+            1 => Self::Flow(FlowId(id)),
+            _ => Self::Funnel(id),
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::peers::Handed;
 use crate::session::Sessions;
 use crate::snapshot::{ListenerHandle, ServiceHandle};
 use crate::spin::Spin;
-use crate::table::{ListenerId, Protocol};
+use crate::table::{Funnel, FunnelId, ListenerId, Protocol};
 
 /// A listening socket as a worker holds it. The control side and, where there are fewer sockets than workers, other
 /// workers hold it too: it must be taken out of the poller before it is let go.
@@ -35,6 +35,12 @@ pub(crate) trait Datagrams {
         listener: Arc<ListenerHandle>,
         socket: Option<SharedSocket>,
     ) -> io::Result<()>;
+
+    /// Serves the listeners that name this funnel through `socket` too, which is registered.
+    fn put_funnel(&mut self, kit: &mut Kit, funnel: &FunnelId, socket: SharedSocket) -> io::Result<()>;
+
+    /// Lets go of the funnel's socket, and ends the flows that came through it.
+    fn drop_funnel(&mut self, kit: &mut Kit, funnel: &FunnelId);
 
     /// Ends all flows of the listener and lets go of its socket. Does nothing for an unknown one.
     fn drop_listener(&mut self, kit: &mut Kit, listener: &ListenerId);
@@ -86,12 +92,18 @@ pub(crate) enum Step {
         socket: Option<SharedSocket>,
         shared: bool,
     },
-    DropListener(ListenerId),
+    DropListener(Arc<ListenerHandle>),
+    PutFunnel {
+        funnel: Funnel,
+        socket: SharedSocket,
+        shared: bool,
+    },
+    DropFunnel(FunnelId),
     /// A service's backends have been published.
     ServiceChanged(Arc<ServiceHandle>),
 }
 
-/// A listener that a worker could not serve.
+/// A listener, or a funnel, that a worker could not serve.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) listener: ListenerId,
@@ -258,8 +270,21 @@ impl<D: Datagrams> Worker<D> {
                 .map_err(|error| Refused { listener, error })
             }
             Step::DropListener(listener) => {
-                self.doors.drop_listener(&mut self.kit, &listener);
-                self.datagrams.drop_listener(&mut self.kit, &listener);
+                self.doors.drop_listener(&self.kit, &listener);
+                self.datagrams.drop_listener(&mut self.kit, &listener.listener.id);
+                Ok(())
+            }
+            Step::PutFunnel { funnel: Funnel { id, protocol }, socket, shared } => {
+                let interest = if shared { Interest::READ_SHARED } else { Interest::READ };
+                match protocol {
+                    Protocol::Tcp => self.doors.put_funnel(&self.kit, &id, socket, interest),
+                    Protocol::Udp => self.datagrams.put_funnel(&mut self.kit, &id, socket),
+                }
+                .map_err(|error| Refused { listener: id, error })
+            }
+            Step::DropFunnel(funnel) => {
+                self.doors.drop_funnel(&self.kit, &funnel);
+                self.datagrams.drop_funnel(&mut self.kit, &funnel);
                 Ok(())
             }
             Step::ServiceChanged(service) => {

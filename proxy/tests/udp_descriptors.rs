@@ -53,6 +53,7 @@ fn running_out_of_descriptors_is_counted_and_passes() {
         protocol: Protocol::Udp,
         address,
         service: "service".into(),
+        funnel: None,
         target_port: None,
         proxy_protocol: None,
         limit: 4096,

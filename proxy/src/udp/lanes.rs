@@ -1,6 +1,7 @@
 //! The listening sockets of one worker, found by listener and by service at a cost that does not grow with their number.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::flows::LaneId;
@@ -17,6 +18,14 @@ pub(super) struct Lane {
     pub(super) pool: Arc<Pool>,
 }
 
+impl Lane {
+    /// The port that answers have to leave from, if it is not the socket's own: 0 if it is.
+    pub(super) fn answers_from(&self) -> u16 {
+        let listener = &self.handle.listener;
+        if listener.funnel.is_some() { listener.address.port() } else { 0 }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Lanes {
     /// By [`LaneId`].
@@ -24,11 +33,24 @@ pub(super) struct Lanes {
     /// A listener with more sockets than there are workers has several lanes on one.
     by_listener: HashMap<ListenerId, Vec<LaneId>>,
     by_service: HashMap<ServiceId, Vec<LaneId>>,
+    /// How many lanes have a listener on this port.
+    by_port: HashMap<u16, usize>,
 }
 
 impl Lanes {
     pub(super) fn get(&self, id: LaneId) -> Option<&Lane> {
         self.slots.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Whether a listener of ours is on this port of this address, or of every address.
+    pub(super) fn has_listener_on(&self, address: SocketAddr) -> bool {
+        let is_on = |lane: &Lane| {
+            let listener = lane.handle.listener.address;
+            listener.port() == address.port()
+                && (listener.ip().is_unspecified() || listener.ip() == address.ip())
+        };
+        // There may be thousands; most senders' ports are none of ours.
+        self.by_port.contains_key(&address.port()) && self.iter().any(is_on)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {
@@ -46,6 +68,7 @@ impl Lanes {
     pub(super) fn add(&mut self, lane: Lane) {
         self.by_listener.entry(Arc::clone(&lane.handle.listener.id)).or_default().push(lane.id);
         self.by_service.entry(Arc::clone(&lane.handle.service.id)).or_default().push(lane.id);
+        *self.by_port.entry(lane.handle.listener.address.port()).or_default() += 1;
         let place = lane.id.0 as usize;
         if place >= self.slots.len() {
             self.slots.resize_with(place + 1, || None);
@@ -55,6 +78,13 @@ impl Lanes {
 
     pub(super) fn remove(&mut self, id: LaneId) -> Option<Lane> {
         let lane = self.slots.get_mut(id.0 as usize)?.take()?;
+        let port = lane.handle.listener.address.port();
+        if let Some(count) = self.by_port.get_mut(&port) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_port.remove(&port);
+            }
+        }
         forget(&mut self.by_listener, &lane.handle.listener.id, id);
         forget(&mut self.by_service, &lane.handle.service.id, id);
         Some(lane)

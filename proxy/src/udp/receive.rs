@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use netd_sys::datagram::{Datagram, RecvBatch};
+use netd_sys::datagram::RecvBatch;
 
 use crate::flows::{FlowId, Key, LaneId, Traffic};
 use crate::worker::Kit;
@@ -14,18 +14,26 @@ use super::{Dropped, Udp};
 /// How many batches one event may take, so that one busy listener does not starve the others.
 const ROUNDS: usize = 4;
 
+/// Whose socket datagrams have come to.
+#[derive(Clone, Copy)]
+pub(super) enum Arrival {
+    Lane(LaneId),
+    /// Each datagram tells its lane by what it was sent to.
+    Funnel(u32),
+}
+
 impl Udp {
-    pub(super) fn receive(&mut self, kit: &mut Kit, lane: LaneId) {
+    pub(super) fn receive(&mut self, kit: &mut Kit, arrival: Arrival) {
         for _ in 0..ROUNDS {
-            let Some(entry) = self.lanes.get(lane) else { return };
-            if !Arc::ptr_eq(&entry.pool, &entry.handle.service.pool()) {
-                self.refresh(lane);
-            }
-            let Some(entry) = self.lanes.get(lane) else { return };
+            let socket = match arrival {
+                Arrival::Lane(lane) => self.lanes.get(lane).map(|lane| &lane.socket),
+                Arrival::Funnel(number) => self.funnels.get(number).map(|funnel| &funnel.socket),
+            };
+            let Some(socket) = socket else { return };
             // Nothing there, or a socket that is broken: there is nobody to tell but the next event.
-            let Ok(count) = self.incoming.recv(entry.socket.as_fd()) else { return };
-            self.assign(kit, lane);
-            self.forward(kit, lane);
+            let Ok(count) = self.incoming.recv(socket.as_fd()) else { return };
+            self.assign(kit, arrival);
+            self.forward(kit);
             if count < self.incoming.capacity() {
                 return;
             }
@@ -33,13 +41,17 @@ impl Udp {
     }
 
     /// Finds the flow of each datagram received.
-    fn assign(&mut self, kit: &mut Kit, lane: LaneId) {
+    fn assign(&mut self, kit: &mut Kit, arrival: Arrival) {
         self.groups.clear();
+        let mut looked_at = None;
         for place in 0..self.incoming.len() {
-            let Some(key) = key_of(lane, &self.incoming.datagram(place)) else {
+            let Some(key) = self.key_of(place, arrival) else {
                 self.groups.push(None);
                 continue;
             };
+            if looked_at.replace(key.lane) != Some(key.lane) {
+                self.refresh_if_changed(key.lane);
+            }
             match self.flow_of(kit, key) {
                 Ok(id) => {
                     // Noted now, not when it is sent: a flow in use is not given up for a newcomer of the same batch,
@@ -49,7 +61,7 @@ impl Udp {
                 }
                 Err(why) => {
                     self.groups.push(None);
-                    if let Some(lane) = self.lanes.get(lane) {
+                    if let Some(lane) = self.lanes.get(key.lane) {
                         lane.handle.meters.datagrams.dropped(why, 1);
                     }
                 }
@@ -57,13 +69,34 @@ impl Udp {
         }
     }
 
+    fn key_of(&self, place: usize, arrival: Arrival) -> Option<Key> {
+        let datagram = self.incoming.datagram(place);
+        let lane = match arrival {
+            Arrival::Lane(lane) => lane,
+            Arrival::Funnel(number) => {
+                let asked = datagram.local?;
+                *self.funnels.get(number)?.lanes.find(asked.address, asked.port)?
+            }
+        };
+        // An answer cannot come from a group's address; the kernel chooses one then. (For IPv4 it has done so already.)
+        let local = datagram.local.map(|local| local.address).filter(|address| !address.is_multicast());
+        Some(Key { lane, client: datagram.source?, local })
+    }
+
+    fn refresh_if_changed(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get(id) else { return };
+        if !Arc::ptr_eq(&lane.pool, &lane.handle.service.pool()) {
+            self.refresh(id);
+        }
+    }
+
     /// Sends each flow's datagrams to its backend.
-    fn forward(&mut self, kit: &mut Kit, lane: LaneId) {
-        loop {
-            let Some(entry) = self.lanes.get(lane) else { return };
-            let Some((id, places)) = self.groups.take() else { return };
-            let (id, meters) = (FlowId(id), &entry.handle.meters);
+    fn forward(&mut self, kit: &mut Kit) {
+        while let Some((id, places)) = self.groups.take() {
+            let id = FlowId(id);
             let Some(flow) = self.table.flow(id) else { continue };
+            let Some(entry) = self.lanes.get(flow.key.lane) else { continue };
+            let (lane, meters) = (entry.id, &entry.handle.meters);
             let mut datagrams = 0;
             let mut out = self.outgoing.begin();
             for &place in places {
@@ -125,10 +158,4 @@ impl Udp {
 fn traffic_of(batch: &RecvBatch, place: usize) -> Traffic {
     let datagram = batch.datagram(place);
     Traffic::of(datagram.payload, datagram.segment)
-}
-
-fn key_of(lane: LaneId, datagram: &Datagram<'_>) -> Option<Key> {
-    // An answer cannot come from a group's address; the kernel chooses one then. (For IPv4 it has done so already.)
-    let local = datagram.local.map(|local| local.address).filter(|address| !address.is_multicast());
-    Some(Key { lane, client: datagram.source?, local })
 }

@@ -11,6 +11,7 @@ use crate::flows::{FlowId, LaneId, Traffic};
 use crate::worker::Kit;
 
 use super::groups::Groups;
+use super::lanes::Lane;
 use super::{BATCH, BYTES_EACH, Dropped, Udp};
 
 /// What has come from backends and not left yet.
@@ -47,11 +48,12 @@ impl Udp {
             Err(_) => return self.note_refusal(id),
         };
         let held = self.replies.batch.len();
+        let port = self.lanes.get(flow.key.lane).map_or(0, Lane::answers_from);
         let mut traffic = Traffic::default();
         for place in held - count..held {
             let datagram = self.replies.batch.datagram(place);
             traffic.add(Traffic::of(datagram.payload, datagram.segment));
-            let from = flow.key.local.map(|address| Local { address, interface: 0 });
+            let from = flow.key.local.map(|address| Local { address, interface: 0, port });
             self.replies.targets.push(Target { lane: flow.key.lane, client: flow.key.client, from });
         }
         if let Some(lane) = self.lanes.get(flow.key.lane) {

@@ -129,12 +129,7 @@ impl Udp {
 
     /// Whether the source is one of our own listening sockets, which never send but to clients: somebody made it up.
     fn is_own(&self, key: &Key) -> bool {
-        let is_source = |address: SocketAddr| {
-            address.port() == key.client.port()
-                && (address.ip().is_unspecified() || address.ip() == key.client.ip())
-        };
-        key.local == Some(key.client.ip())
-            && self.lanes.iter().any(|lane| is_source(lane.handle.listener.address))
+        key.local == Some(key.client.ip()) && self.lanes.has_listener_on(key.client)
     }
 
     /// A place in this worker's table, and one of the listener's on all workers.

@@ -92,6 +92,7 @@ pub(crate) fn listener(address: SocketAddr) -> Listener {
         protocol: Protocol::Tcp,
         address,
         service: "s".into(),
+        funnel: None,
         target_port: None,
         proxy_protocol: None,
         limit: u32::MAX,

@@ -87,6 +87,7 @@ impl Rig {
             protocol: Protocol::Udp,
             address: self.address,
             service: SERVICE.into(),
+            funnel: None,
             target_port: None,
             proxy_protocol: None,
             limit: self.setup.limit,

@@ -145,7 +145,7 @@ fn one_refused_message_costs_no_other() {
 fn a_train_of_datagrams_too_big_for_the_way_is_sent_singly() {
     // Loopback carries 65,536 bytes; the limit is reached by lowering the socket's own idea of it.
     let (client, _) = socket("[::1]:0");
-    option::set(client.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU, 1280).unwrap();
+    set(client.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU, 1280).unwrap();
     let (server, to) = socket("[::1]:0");
     let bytes: Vec<u8> = (0..9000).map(|at| at as u8).collect();
     let mut batch = SendBatch::new(2);
@@ -213,7 +213,7 @@ fn datagrams_of_one_size_leave_together_and_arrive_apart() {
 #[test]
 fn joined_datagrams_too_big_for_the_way_are_sent_singly() {
     let (client, _) = socket("[::1]:0");
-    option::set(client.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU, 1280).unwrap();
+    set(client.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU, 1280).unwrap();
     let (server, to) = socket("[::1]:0");
     let bytes: Vec<u8> = (0..1400).map(|at| at as u8).collect();
     let mut batch = SendBatch::new(5);

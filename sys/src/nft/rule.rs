@@ -52,7 +52,7 @@ impl Program {
             }
             Part::Family(Family::V4) => self.presume_family(NFPROTO_IPV4),
             Part::Family(Family::V6) => self.presume_family(NFPROTO_IPV6),
-            Part::ToHost => self.to_host(),
+            Part::ToHost => self.host_bound(),
             Part::Marked(half) => self.marked(*half),
             Part::Connection(states) => self.connection(*states),
             Part::TcpSyn => self.tcp_syn(),
@@ -201,7 +201,7 @@ impl Program {
         self.check(Operator::NotEqual, vec![0]);
     }
 
-    fn to_host(&mut self) {
+    fn host_bound(&mut self) {
         let ask = [
             number(FIB_DREG, register(0).into()),
             number(FIB_RESULT, FIB_RESULT_ADDRTYPE),
