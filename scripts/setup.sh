@@ -5,7 +5,7 @@
 set -euo pipefail
 
 # Command or file, and the Debian package that has it.
-build="cargo: cc:gcc"
+build="cargo: cc:gcc clang:clang"
 lab="ip:iproute2 nft:nftables unshare:util-linux setpriv:util-linux ping:iputils-ping python3:python3-minimal
      curl:curl dig:bind9-dnsutils redis-server:redis-server redis-cli:redis-tools dnsmasq:dnsmasq-base"
 runtimes="podman:podman conmon:conmon runc:runc containerd:containerd ctr:containerd dockerd:docker.io docker:docker.io

@@ -32,11 +32,25 @@ pub(crate) struct Config {
     pub mtu: u32,
     pub default_subnet: Option<IpNetwork>,
     pub publish_addresses: Vec<IpAddr>,
+    pub steer: SteerBy,
+    /// Programs whose sockets on a port do not keep it from being steered.
+    pub reservation_holders: Vec<String>,
     pub resolv_conf: PathBuf,
     pub dns_servers: Vec<IpAddr>,
     pub dataplane: DataPlane,
     /// Where Docker finds its plugin, if it is to find one.
     pub docker: Option<PathBuf>,
+}
+
+/// How published ports are led past the sockets that a runtime keeps on them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SteerBy {
+    /// `sk_lookup` where the kernel and this build have it, else tproxy.
+    #[default]
+    Auto,
+    SkLookup,
+    Tproxy,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +93,8 @@ struct NetworkSection {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct PublishSection {
     addresses: Vec<IpAddr>,
+    steer: SteerBy,
+    reservation_holders: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -133,6 +149,8 @@ impl Config {
             mtu: checked_mtu(file.network.mtu)?,
             default_subnet: file.network.default_subnet,
             publish_addresses: file.publish.addresses,
+            steer: file.publish.steer,
+            reservation_holders: checked_holders(file.publish.reservation_holders)?,
             resolv_conf: file.dns.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into()),
             dns_servers: file.dns.servers,
             dataplane: file.dataplane.checked()?,
@@ -195,6 +213,19 @@ impl DockerSection {
             );
         }
         Ok(self.plugin.then_some(socket))
+    }
+}
+
+/// podman and its monitor; nerdctl, whose reservation is a sleep; the forwarder of rootless ports.
+const RESERVATION_HOLDERS: [&str; 5] = ["conmon", "podman", "nerdctl", "sleep", "rootlessport"];
+
+fn checked_holders(given: Option<Vec<String>>) -> Result<Vec<String>> {
+    let Some(given) = given else { return Ok(RESERVATION_HOLDERS.map(str::to_owned).to_vec()) };
+    match given.iter().find(|name| name.is_empty() || name.len() > 15) {
+        Some(name) => bail!(
+            "publish.reservation-holders has {name:?}: write what `ps -o comm` shows, from 1 to 15 characters"
+        ),
+        None => Ok(given),
     }
 }
 

@@ -9,6 +9,7 @@ mod devices;
 mod features;
 mod firewall;
 mod mtu;
+mod steering;
 mod sysctls;
 
 use netd_api::system::{Check, Verdict};
@@ -18,6 +19,7 @@ use netd_sys::{KernelError, sysctl};
 use crate::error::Chain;
 use crate::manager::World;
 pub(crate) use features::features;
+pub(crate) use steering::feature as steering;
 
 /// Descriptors a few hundred published ports and sandboxes need.
 const DESCRIPTORS: u64 = 16_384;
@@ -46,6 +48,7 @@ pub(crate) fn examine(world: &mut World) -> Vec<Check> {
     checks.push(clashes::legacy_rules());
     checks.extend(clashes::ports(&world.reconcile.unserved(), world.model()));
     checks.extend(clashes::resolver(world.model()));
+    checks.push(steering::examine(world.reconcile.steering()));
     checks.push(descriptors());
     checks.push(resolvers(world));
     checks

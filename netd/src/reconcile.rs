@@ -19,11 +19,13 @@ use netd_proxy::table::{Change as Proxy, Listener, ListenerId, Protocol as Carri
 use netd_sys::netns::Netns;
 use netd_sys::nft::Nft;
 
+use crate::config::SteerBy;
 use crate::dataplane::{Batch, Session, SocketKey, SocketUse, Sockets};
 use crate::driver::Background;
 use crate::error::{Chain, Result};
 use crate::files::{Files, HOSTS, RESOLV_CONF};
-use crate::model::{self, Id, Mode, Model, Protocol, Sandbox, SandboxKey};
+use crate::model::{self, Id, Mode, Model, Protocol, PublishBy, Sandbox, SandboxKey};
+use crate::steer::{Moves, Steering};
 use crate::tables::{Change, Projection};
 use crate::{firewall, hosts, resolvconf, resolver, steer};
 pub(crate) use host::HostResolver;
@@ -32,6 +34,7 @@ use sockets::Held;
 pub(crate) struct Reconcile {
     projection: Projection,
     held: Held,
+    steering: Steering,
     session: Option<Session>,
     files: Files,
     host: HostResolver,
@@ -46,9 +49,19 @@ impl Reconcile {
         host: HostResolver,
         background: Background,
         workers: usize,
+        steer: SteerBy,
     ) -> Result<Self> {
-        let (projection, held, nft) = (Projection::default(), Held::default(), Nft::open()?);
-        Ok(Self { projection, held, session: None, files, host, nft, background, workers })
+        Ok(Self {
+            projection: Projection::default(),
+            held: Held::default(),
+            steering: Steering::new(steer),
+            session: None,
+            files,
+            host,
+            nft: Nft::open()?,
+            background,
+            workers,
+        })
     }
 
     /// Sockets a port has, one a worker.
@@ -65,12 +78,15 @@ impl Reconcile {
         // Before the first data plane is there, nobody knows which sockets one that runs already holds.
         if self.session.is_some() {
             self.open_missing(model, &steps);
+            self.add_funnels(model, &mut steps);
         }
         let dropped = dropped_views(&steps);
         let sockets = self.held.follow(&steps);
+        let moves = self.steering.follow(&steps, false);
         if let Some(session) = &self.session {
             send(session, Batch { revision, full: false, changes: steps, sockets });
         }
+        self.lead(&moves, model);
         self.close_resolvers(&dropped, changes);
         if changes.iter().any(|change| matches!(change, model::Change::Network { .. })) {
             self.write_firewall(model);
@@ -119,9 +135,68 @@ impl Reconcile {
         let mut changes = vec![self.host_servers_change()];
         changes.extend(self.projection.whole());
         self.open_missing(model, &changes);
+        let steered = self.steering.is_open() || steers(&changes);
+        if !steers(&changes) {
+            self.steering.close();
+        }
+        self.add_funnels(model, &mut changes);
         let sockets = self.held.follow_all(&changes);
-        send(&session, Batch { revision, full: true, changes, sockets });
         self.session = Some(session);
+        if steered {
+            // Before the data plane lets go of what an earlier control plane has left with it.
+            let moves = self.steering.follow(&changes, true);
+            self.write_firewall(model);
+            self.lead(&moves, model);
+        }
+        if let Some(session) = &self.session {
+            send(session, Batch { revision, full: true, changes, sockets });
+        }
+    }
+
+    /// Makes ready to steer ports, so that what cannot be fails the request and not the service.
+    pub(crate) fn prepare_steering(&mut self, model: &Model) -> Result<()> {
+        if self.steering.is_open() {
+            return Ok(());
+        }
+        let held = &self.held;
+        let made = self.steering.open(self.workers, |key| held.one(key))?;
+        for (funnel, sockets) in made {
+            self.held.hold(funnel, SocketUse::Listener, sockets);
+        }
+        self.held.forget(sockets::LINK);
+        if let Some(link) = self.steering.link() {
+            let link = link.try_clone_to_owned().map_err(|error| {
+                ApiError::kernel(format!("cannot duplicate the link of the BPF program: {error}"))
+            })?;
+            self.held.hold(sockets::LINK.into(), SocketUse::Keep, vec![link]);
+        }
+        self.write_firewall(model);
+        Ok(())
+    }
+
+    pub(crate) fn steering(&self) -> &Steering {
+        &self.steering
+    }
+
+    /// Puts the funnels before the listeners that clients reach through them.
+    fn add_funnels(&mut self, model: &Model, changes: &mut Vec<Change>) {
+        if !steers(changes) {
+            return;
+        }
+        if let Err(error) = self.prepare_steering(model) {
+            tracing::error!(%error, "cannot steer published ports");
+        }
+        changes.splice(0..0, self.steering.funnels().collect::<Vec<_>>());
+    }
+
+    fn lead(&mut self, moves: &Moves, model: &Model) {
+        if moves.is_empty() {
+            return;
+        }
+        if let Err(error) = self.steering.carry_out(moves, &mut self.nft) {
+            tracing::warn!(error = %Chain(&error), "cannot change which ports are steered: writing all of it anew");
+            self.write_firewall(model);
+        }
     }
 
     /// Opens what a sandbox is about to need and returns the keys of what was opened; a failure opens nothing.
@@ -143,8 +218,8 @@ impl Reconcile {
                 opened.push(key);
             }
         }
-        for listener in listeners.values().filter(|listener| !self.held.has(&listener.id)).collect::<Vec<_>>()
-        {
+        let missing = |listener: &&Listener| listener.funnel.is_none() && !self.held.has(&listener.id);
+        for listener in listeners.values().filter(missing).collect::<Vec<_>>() {
             match bind(listener, self.workers) {
                 Ok(fds) => {
                     self.held.hold(Arc::clone(&listener.id), SocketUse::Listener, fds);
@@ -201,7 +276,9 @@ impl Reconcile {
                     let opened = opened.and_then(|netns| self.open(Some(view), &BTreeMap::new(), &netns));
                     (key, opened.map(|_| ()))
                 }
-                Change::Proxy(Proxy::PutListener(listener)) if !self.held.has(&listener.id) => {
+                Change::Proxy(Proxy::PutListener(listener))
+                    if listener.funnel.is_none() && !self.held.has(&listener.id) =>
+                {
                     let bound = bind(listener, self.workers);
                     let held =
                         bound.map(|fds| self.held.hold(Arc::clone(&listener.id), SocketUse::Listener, fds));
@@ -217,7 +294,16 @@ impl Reconcile {
 
     /// Makes the host's table what the records say, in one transaction.
     pub(crate) fn write_firewall(&mut self, model: &Model) {
-        if let Err(error) = self.nft.replace(&firewall::render(model)) {
+        // Where ports are steered to is known when the data plane has handed its sockets over. Until then the table that
+        // an earlier daemon has left leads there.
+        let steered = || model.sandboxes.values().flat_map(|sandbox| &sandbox.publishes);
+        let waits = self.session.is_none() && steered().any(|publish| publish.by == PublishBy::Steer);
+        if waits && self.nft.exists(firewall::TABLE).unwrap_or(false) {
+            return;
+        }
+        let mut table = firewall::render(model);
+        self.steering.render(&mut table);
+        if let Err(error) = self.nft.replace(&table) {
             tracing::error!(error = %Chain(&error), "cannot write the firewall table");
         }
     }
@@ -305,7 +391,8 @@ impl Reconcile {
             _ => None,
         };
         let wanted = self.projection.whole().into_iter().filter_map(listener);
-        wanted.filter(|listener| !self.held.has(&listener.id)).collect()
+        let key = |listener: &Listener| listener.funnel.as_ref().unwrap_or(&listener.id).clone();
+        wanted.filter(|listener| !self.held.has(&key(listener))).collect()
     }
 
     /// Keys of the sockets that these need and that could not be opened.
@@ -330,6 +417,13 @@ fn bind(listener: &Listener, workers: usize) -> Result<Vec<OwnedFd>, netd_sys::K
         Carried::Udp => Protocol::Udp,
     };
     steer::bind(protocol, listener.address.ip(), listener.address.port(), 1, workers)
+}
+
+fn steers(changes: &[Change]) -> bool {
+    changes.iter().any(|change| match change {
+        Change::Proxy(Proxy::PutListener(listener)) => listener.funnel.is_some(),
+        Change::Proxy(_) | Change::Dns(_) => false,
+    })
 }
 
 fn dropped_views(steps: &[Change]) -> Vec<ViewId> {

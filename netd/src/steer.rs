@@ -1,36 +1,17 @@
-//! How traffic for a published port is caught: here by binding it. Opens sockets in the host's namespace; who answers
-//! on them is the data plane's business.
+//! How traffic for a published port is caught. Opens sockets in the host's namespace; who answers on them is the data
+//! plane's business.
+//!
+//! * `bind`: a socket on the port. What a plain publish does.
+//! * steering: what arrives for the port is led to one of four funnels (a family and a protocol each), whose sockets are
+//!   elsewhere, so that the socket which a container runtime keeps on the port as a reservation does no harm. By
+//!   `sk_lookup` (BPF), or by nftables' tproxy where there is no BPF. `holder` tells a reservation from a server.
 
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+mod bind;
+mod funnel;
+mod holder;
+mod rules;
+mod steering;
 
-use netd_sys::{KernelError, socket};
-use nix::libc;
-
-use crate::model::Protocol;
-
-/// Connections that wait to be accepted; the kernel cuts it to net.core.somaxconn.
-const BACKLOG: i32 = 4096;
-/// From this many ports in one publish on, each port has one socket that all workers share, instead of one a worker:
-/// descriptors are what a range costs.
-const SHARED_FROM: u16 = 16;
-
-/// The sockets of one port on one address. `EADDRINUSE` when somebody else has it.
-pub(crate) fn bind(
-    protocol: Protocol,
-    address: IpAddr,
-    port: u16,
-    ports_in_publish: u16,
-    workers: usize,
-) -> Result<Vec<OwnedFd>, KernelError> {
-    let address = SocketAddr::new(address, port);
-    let how_many = if ports_in_publish < SHARED_FROM { workers } else { 1 };
-    match protocol {
-        Protocol::Tcp => socket::bind_tcp(address, how_many, BACKLOG),
-        Protocol::Udp => socket::bind_udp(address, how_many),
-    }
-}
-
-pub(crate) fn is_clash(error: &KernelError) -> bool {
-    error.errno() == Some(libc::EADDRINUSE)
-}
+pub(crate) use bind::{bind, is_clash};
+pub(crate) use holder::{Holder, Refusal, check, holders};
+pub(crate) use steering::{Moves, Steering};

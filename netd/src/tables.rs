@@ -12,7 +12,7 @@ mod publish;
 mod view;
 
 pub(crate) use gateway::{gateway_endpoint, has_view, has_way_out};
-pub(crate) use publish::listener_id;
+pub(crate) use publish::{funnel_id, listener_id};
 pub(crate) use view::RESOLVER;
 
 use std::collections::{BTreeMap, BTreeSet};

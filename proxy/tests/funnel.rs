@@ -87,7 +87,7 @@ fn a_connection_comes_to_the_listener_it_asked_for() {
     mouth.put(&bed);
     mouth.put(&bed);
     let second = mouth.listener(mouth.at(2), "second");
-    let changes = vec![Change::PutListener(listener.clone()), Change::PutListener(second.clone())];
+    let changes = vec![Change::PutListener(listener), Change::PutListener(second.clone())];
     bed.proxy.apply(changes, Vec::new()).unwrap();
     assert_eq!(asked(mouth.at(1)).unwrap(), "one");
     assert_eq!(asked(mouth.at(2)).unwrap(), "two");

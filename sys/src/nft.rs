@@ -21,8 +21,8 @@ use crate::netlink::{append, unanswered};
 use crate::netns::Netns;
 pub use survey::{Family, Hooked, Passage};
 pub use table::{
-    Base, Chain, ChainKind, Element, End, Family, Field, Hook, MaxSegment, Part, Rule, Set, Table, Transport,
-    Type, Value, Verdict, ct_state,
+    Base, Chain, ChainKind, Element, End, Field, Hook, IpVersion, MaxSegment, Part, Rule, Set, Table,
+    Transport, Type, Value, Verdict, ct_state,
 };
 
 mod rule;

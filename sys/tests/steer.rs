@@ -12,8 +12,8 @@ use lab::{machine, run};
 use netd_sys::bpf::{SkLookup, Steered};
 use netd_sys::datagram::{MARK, RecvBatch, SendBatch};
 use netd_sys::nft::{
-    Base, Chain, ChainKind, Element, End, Family, Field, Hook, Nft, Part, Rule, Set, Table, Transport, Type,
-    Value,
+    Base, Chain, ChainKind, Element, End, Field, Hook, IpVersion, Nft, Part, Rule, Set, Table, Transport,
+    Type, Value,
 };
 use netd_sys::socket;
 
@@ -62,10 +62,10 @@ fn table(groups: &[Group], ports: &[Steered], tproxy: bool) -> Table {
             port.transport == group.transport && port.address.is_ipv4() == group.address.is_ipv4()
         });
         let elements = of_group.map(|port| Element::key(vec![Value::Port(port.port)])).collect();
-        let family = if group.address.is_ipv4() { Family::V4 } else { Family::V6 };
+        let version = if group.address.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
         sets.push(Set { name: name.clone(), key: vec![Type::Port], intervals: false, map: false, elements });
         rules.push(Rule::new(vec![
-            Part::Family(family),
+            Part::Version(version),
             Part::In(vec![Field::Port(End::Destination, group.transport)], name),
             Part::ToHost,
             Part::Tproxy(group.address),

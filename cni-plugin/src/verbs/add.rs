@@ -129,6 +129,8 @@ impl Add<'_> {
         }];
         request.hostname.clone_from(&self.wishes.hostname);
         request.publish.clone_from(&self.wishes.ports);
+        // podman and nerdctl keep sockets of their own on the same ports.
+        request.publish_by = PublishBy::Steer;
         request.dns.clone_from(&dns.servers);
         request.dns_search.clone_from(&dns.search);
         request.dns_options.clone_from(&dns.options);
@@ -203,7 +205,7 @@ impl Add<'_> {
             if is_published(&present.network_settings.ports, port) {
                 continue;
             }
-            let body = PublishPort { port: *port, publish_by: PublishBy::Bind };
+            let body = PublishPort { port: *port, publish_by: PublishBy::Steer };
             if let Err(error) = self.daemon.call::<sandbox::Publish>(&params, &body) {
                 for port in done {
                     if let Err(error) =

@@ -22,14 +22,18 @@ const CHUNK: usize = 64 << 10;
 /// No packet is larger; also the size of the receive buffer.
 pub(crate) const MAX_PACKET: usize = 1 << 20;
 
-/// Names a socket over restarts of either process: `tcp/0.0.0.0:8080` (the listener's id) or `dns/<view>`.
+/// Names a socket over restarts of either process: `tcp/0.0.0.0:8080` (the listener's id), `steer/tcp4` (the
+/// funnel's) or `dns/<view>`.
 pub(crate) type SocketKey = Arc<str>;
 
 /// What a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum SocketUse {
-    /// Of the proxy's listener with the key as its id.
+    /// Of the proxy's listener, or funnel, with the key as its id.
     Listener,
+    /// No socket: something that is in force as long as one of the two processes holds it. Replaces what came under the
+    /// same key.
+    Keep,
     /// Of the view after `dns/` in the key.
     Dns(netd_dns::table::SocketUse),
 }

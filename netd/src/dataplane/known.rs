@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use netd_dns::table::{Change as Dns, ViewId, ZoneId};
-use netd_proxy::table::{Change as Proxy, Listener, ListenerId, ServiceId};
+use netd_proxy::table::{Change as Proxy, FunnelId, Listener, ListenerId, ServiceId};
 
 use crate::tables::Change;
 
@@ -16,6 +16,7 @@ pub(crate) struct Known {
     views: HashSet<ViewId>,
     services: HashSet<ServiceId>,
     listeners: HashSet<ListenerId>,
+    funnels: HashSet<FunnelId>,
 }
 
 impl Known {
@@ -31,6 +32,8 @@ impl Known {
     pub(crate) fn surplus(&self, wanted: &Self) -> Vec<Change> {
         let listeners = missing(&self.listeners, &wanted.listeners)
             .map(|listener| Change::Proxy(Proxy::DropListener { listener }));
+        let funnels =
+            missing(&self.funnels, &wanted.funnels).map(|funnel| Change::Proxy(Proxy::DropFunnel { funnel }));
         let services = missing(&self.services, &wanted.services)
             .map(|service| Change::Proxy(Proxy::DropService { service }));
         let views = missing(&self.views, &wanted.views).map(|view| Change::Dns(Dns::DropView { view }));
@@ -38,7 +41,11 @@ impl Known {
             .filter(|(zone, _)| wanted.zones.contains(zone))
             .map(|(zone, name)| Change::Dns(Dns::DropName { zone, name }));
         let zones = missing(&self.zones, &wanted.zones).map(|zone| Change::Dns(Dns::DropZone { zone }));
-        listeners.chain(services).chain(views).chain(names).chain(zones).collect()
+        listeners.chain(funnels).chain(services).chain(views).chain(names).chain(zones).collect()
+    }
+
+    pub(crate) fn has_funnel(&self, id: &str) -> bool {
+        self.funnels.contains(id)
     }
 
     /// What keeps `listener` from being served after the changes noted so far.
@@ -48,6 +55,11 @@ impl Known {
                 "listener {} leads to service {}, which is not there",
                 listener.id, listener.service
             ));
+        }
+        if let Some(funnel) = &listener.funnel {
+            let lack =
+                || format!("clients of listener {} come through {funnel}, which is not there", listener.id);
+            return (!self.funnels.contains(funnel)).then(lack);
         }
         let is_open = has_socket || self.listeners.contains(&listener.id);
         (!is_open).then(|| format!("listener {} is new and came without a socket", listener.id))
@@ -89,6 +101,12 @@ impl Known {
             }
             Proxy::DropListener { listener } => {
                 self.listeners.remove(listener);
+            }
+            Proxy::PutFunnel(funnel) => {
+                self.funnels.insert(Arc::clone(&funnel.id));
+            }
+            Proxy::DropFunnel { funnel } => {
+                self.funnels.remove(funnel);
             }
         }
     }

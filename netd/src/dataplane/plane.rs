@@ -42,6 +42,8 @@ pub(crate) struct Plane {
     ledger: Arc<Ledger>,
     need: Need,
     draining: Vec<JoinHandle<()>>,
+    /// Held for the control plane, which may be away; not looked at.
+    kept: HashMap<SocketKey, Vec<OwnedFd>>,
 }
 
 type Ask = Box<dyn Fn(SocketKey, SocketUse) + Send>;
@@ -55,6 +57,7 @@ struct Sorted {
     views: Vec<ViewSocket>,
     proxy: Vec<ProxyChange>,
     listeners: HashMap<ListenerId, Vec<OwnedFd>>,
+    kept: HashMap<SocketKey, Vec<OwnedFd>>,
     errors: Vec<String>,
 }
 
@@ -92,6 +95,7 @@ impl Plane {
             ledger: Arc::default(),
             need,
             draining: Vec::new(),
+            kept: HashMap::new(),
         })
     }
 
@@ -111,6 +115,7 @@ impl Plane {
         served: Served,
     ) {
         let mut batch = self.sort(full, changes, sockets);
+        self.keep(full, std::mem::take(&mut batch.kept));
         let has_dns = !batch.dns.is_empty() || !batch.views.is_empty();
         let has_proxy = !batch.proxy.is_empty();
         // One part is this function itself: it carries the errors found so far, and keeps the ledger from reporting
@@ -123,6 +128,7 @@ impl Plane {
             let error = self.proxy.apply(batch.proxy, batch.listeners.into_iter().collect()).err();
             if let Some(netd_proxy::Error::Refused { listener, .. }) = &error {
                 self.known.note(&Change::Proxy(ProxyChange::DropListener { listener: Arc::clone(listener) }));
+                self.known.note(&Change::Proxy(ProxyChange::DropFunnel { funnel: Arc::clone(listener) }));
             }
             self.ledger.finish(ticket, error.map(|error| Chain(&error).to_string()));
         }
@@ -196,6 +202,15 @@ impl Plane {
         self.dns.is_none() && self.draining.iter().all(JoinHandle::is_finished)
     }
 
+    /// What is new first: there is no moment at which neither the old nor the new is in force.
+    fn keep(&mut self, full: bool, new: HashMap<SocketKey, Vec<OwnedFd>>) {
+        if full {
+            self.kept = new;
+        } else {
+            self.kept.extend(new);
+        }
+    }
+
     fn apply_dns(&self, ticket: u64, changes: Vec<DnsChange>, sockets: Vec<ViewSocket>) {
         let ledger = Arc::clone(&self.ledger);
         let done = move |outcome: Result<(), netd_dns::Error>| {
@@ -216,6 +231,13 @@ impl Plane {
         sockets.into_iter().for_each(|sockets| batch.take(sockets));
         let mut wanted = Known::default();
         for change in changes {
+            if let Change::Proxy(ProxyChange::PutFunnel(funnel)) = &change {
+                let has_socket = batch.listeners.get(&funnel.id).is_some_and(|fds| !fds.is_empty());
+                if !has_socket && !self.known.has_funnel(&funnel.id) {
+                    batch.errors.push(format!("funnel {} is new and came without a socket", funnel.id));
+                    continue;
+                }
+            }
             if let Change::Proxy(ProxyChange::PutListener(listener)) = &change {
                 let has_socket = batch.listeners.get(&listener.id).is_some_and(|fds| !fds.is_empty());
                 if let Some(lack) = self.known.lack(listener, has_socket) {
@@ -250,6 +272,7 @@ impl Sorted {
     fn take(&mut self, Sockets { key, used, fds }: Sockets) {
         match (used, key.strip_prefix(VIEW_KEY)) {
             (SocketUse::Listener, _) => self.listeners.entry(key).or_default().extend(fds),
+            (SocketUse::Keep, _) => self.kept.entry(key).or_default().extend(fds),
             (SocketUse::Dns(used), Some(view)) => {
                 let view: netd_dns::table::ViewId = view.into();
                 self.views.extend(fds.into_iter().map(|fd| (Arc::clone(&view), used, fd)));

@@ -171,6 +171,7 @@ impl Port {
             protocol: Protocol::Tcp,
             address: self.address,
             service: Arc::clone(&service.id),
+            funnel: None,
             target_port: None,
             proxy_protocol: None,
             limit: 100,

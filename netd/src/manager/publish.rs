@@ -1,7 +1,8 @@
 //! Published ports: from what was asked for to ports that are free, bound and claimed. A host port is taken in this
-//! order: ours (the table names the owner), then the kernel's (the bind finds everybody else), then the record.
+//! order: ours (the table names the owner), then the kernel's (the bind finds everybody else), then the record. A port that is
+//! steered is not bound: there the bind is a trial, and a runtime's reservation is passed by.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -13,11 +14,11 @@ use super::network::replace;
 use super::undo::{Step, Undo};
 use super::{World, find, wire};
 use crate::dataplane::SocketKey;
-use crate::error::Result;
+use crate::error::{Fault, Result};
 use crate::ipam::Family;
 use crate::model::{Mode, PortRange, Protocol, Publish, PublishBy, Sandbox};
 use crate::ports::{Clash, Owner};
-use crate::steer;
+use crate::steer::{self, Holder, Refusal};
 use crate::tables::{gateway_endpoint, listener_id};
 
 /// Free candidates that the kernel may refuse before the search is given up.
@@ -107,7 +108,12 @@ fn take(
     for first in candidates {
         let publish = Publish { first, ..wanted.clone() };
         world.ports.claim(&owner, &publish).map_err(|clash| taken(&clash))?;
-        match bind_all(world, &publish, serves) {
+        let caught = match by {
+            PublishBy::Bind => bind_all(world, &publish, serves),
+            PublishBy::Steer if serves => steer_all(world, &publish).map(|()| Vec::new()),
+            PublishBy::Steer => Ok(Vec::new()),
+        };
+        match caught {
             Ok(sockets) => {
                 undo.push(Step::Port { sandbox: Arc::clone(&sandbox.id), publish: publish.clone() });
                 for (key, fds) in sockets {
@@ -116,16 +122,16 @@ fn take(
                 }
                 return Ok(publish);
             }
-            Err(error) => {
+            Err(refusal) => {
                 world.ports.release(&sandbox.id, &publish);
-                if !steer::is_clash(&error) {
-                    return Err(error.into());
+                match refusal {
+                    Uncaught::Fault(fault) => return Err(fault),
+                    Uncaught::Taken(by) => refused = Some(by),
                 }
-                refused = Some(error);
             }
         }
     }
-    Err(none_free(spec, refused.as_ref()))
+    Err(none_free(spec, refused))
 }
 
 fn is_reachable(world: &World, sandbox: &Sandbox) -> bool {
@@ -138,15 +144,57 @@ fn bind_all(
     world: &World,
     publish: &Publish,
     serves: bool,
-) -> Result<Vec<(SocketKey, Vec<OwnedFd>)>, netd_sys::KernelError> {
+) -> Result<Vec<(SocketKey, Vec<OwnedFd>)>, Uncaught> {
     let mut sockets = Vec::new();
     for (port, _) in publish.pairs().filter(|_| serves) {
         for &address in &publish.addresses {
-            let fds = steer::bind(publish.protocol, address, port, publish.count, world.reconcile.workers())?;
+            let workers = world.reconcile.workers();
+            let fds =
+                steer::bind(publish.protocol, address, port, publish.count, workers).map_err(|error| {
+                    if !steer::is_clash(&error) {
+                        return Uncaught::Fault(error.into());
+                    }
+                    let at = SocketAddr::new(address, port);
+                    Uncaught::Taken(Taken { at, by: steer::holders(publish.protocol, &[at]).concat() })
+                })?;
             sockets.push((listener_id(publish.protocol, address, port), fds));
         }
     }
     Ok(sockets)
+}
+
+/// Ready to be steered: nobody serves there, whatever reservations there are.
+fn steer_all(world: &mut World, publish: &Publish) -> Result<(), Uncaught> {
+    let places = || {
+        let ports = publish.pairs().map(|(port, _)| port);
+        ports.flat_map(|port| publish.addresses.iter().map(move |&address| SocketAddr::new(address, port)))
+    };
+    let holders = &world.config.reservation_holders;
+    steer::check(publish.protocol, places(), holders).map_err(|refusal| match refusal {
+        Refusal::Kernel(error) => Uncaught::Fault(error.into()),
+        Refusal::Taken { at, by } => Uncaught::Taken(Taken { at, by }),
+    })?;
+    world.reconcile.prepare_steering(world.records.model()).map_err(Uncaught::Fault)?;
+    if world.reconcile.steering().has_room(places().count()) {
+        return Ok(());
+    }
+    let error = ApiError::new(netd_api::Code::Exhausted, "no more ports can be steered")
+        .at("Publish")
+        .remedy("unpublish some; bound ports (`--publish-by bind`) do not count");
+    Err(Uncaught::Fault(error.into()))
+}
+
+/// Why a port's traffic was not caught.
+enum Uncaught {
+    Fault(Fault),
+    Taken(Taken),
+}
+
+/// Another program has the port.
+struct Taken {
+    at: SocketAddr,
+    /// Who, as far as it can be found.
+    by: Vec<Holder>,
 }
 
 fn taken(clash: &Clash) -> ApiError {
@@ -155,15 +203,16 @@ fn taken(clash: &Clash) -> ApiError {
         .remedy(format!("choose another host port, or `netd unpublish {} ...` first", clash.owner.name))
 }
 
-fn none_free(spec: &PortSpec, refused: Option<&netd_sys::KernelError>) -> crate::error::Fault {
+fn none_free(spec: &PortSpec, refused: Option<Taken>) -> Fault {
     let error = match refused {
-        Some(error) => {
-            let object = &error.object;
+        Some(Taken { at, by }) => {
             let protocol = spec.protocol();
+            let by: Vec<String> = by.iter().map(ToString::to_string).collect();
+            let who = if by.is_empty() { String::new() } else { format!(": {}", by.join(", ")) };
             ApiError::conflict(format!(
-                "failed to bind host port {object}/{protocol}: another program has it"
+                "failed to bind host port {at}/{protocol}: another program has it{who}"
             ))
-            .remedy(format!("`ss -lnp` shows which program; choose another host port than {object}"))
+            .remedy(format!("`ss -lnp` shows which program; choose another host port than {at}"))
         }
         None => ApiError::new(
             netd_api::Code::Exhausted,

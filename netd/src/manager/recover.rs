@@ -33,7 +33,7 @@ pub(crate) fn open(config: Arc<Config>, bus: Bus) -> anyhow::Result<World> {
     let mut world = World {
         watch,
         records: Records::default(),
-        reconcile: Reconcile::new(files, host, kernel.background.clone(), config.workers())?,
+        reconcile: Reconcile::new(files, host, kernel.background.clone(), config.workers(), config.steer)?,
         kernel,
         pools: Pools::new(&pools, &machine_seed(&config))?,
         leases: BTreeMap::new(),

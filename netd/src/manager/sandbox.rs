@@ -218,6 +218,9 @@ pub(super) fn open_sockets(
     netns: &Netns,
 ) -> Result<()> {
     let (view, listeners) = tables::served(sandbox, world.records.model());
+    if listeners.values().any(|listener| listener.funnel.is_some()) {
+        world.reconcile.prepare_steering(world.records.model())?;
+    }
     for key in world.reconcile.open(view.as_ref(), &listeners, netns)? {
         undo.push(Step::Sockets(key));
     }

@@ -1,7 +1,7 @@
 //! Our duplicates of the sockets that are served, and which of them the data plane has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use netd_dns::table::Change as Dns;
@@ -17,6 +17,9 @@ pub(super) fn view_key(view: &str) -> SocketKey {
     format!("{VIEW}{view}").into()
 }
 
+/// What keeps steering in force; of use as long as there are funnels, and sent along with them.
+pub(super) const LINK: &str = "steer/link";
+
 #[derive(Default)]
 pub(super) struct Held {
     sockets: BTreeMap<SocketKey, Vec<(SocketUse, Vec<OwnedFd>)>>,
@@ -27,6 +30,11 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn has(&self, key: &str) -> bool {
         self.sockets.contains_key(key)
+    }
+
+    /// One of the sockets with this key.
+    pub(super) fn one(&self, key: &str) -> Option<BorrowedFd<'_>> {
+        self.sockets.get(key)?.first()?.1.first().map(AsFd::as_fd)
     }
 
     pub(super) fn hold(&mut self, key: SocketKey, used: SocketUse, fds: Vec<OwnedFd>) {
@@ -65,6 +73,10 @@ impl Held {
                 Change::Proxy(Proxy::PutListener(listener)) => self.send(&listener.id, &mut sockets),
                 Change::Dns(Dns::DropView { view }) => self.forget(&view_key(view)),
                 Change::Proxy(Proxy::DropListener { listener }) => self.forget(listener),
+                Change::Proxy(Proxy::PutFunnel(funnel)) => {
+                    self.send(&funnel.id, &mut sockets);
+                    self.send(&LINK.into(), &mut sockets);
+                }
                 Change::Dns(_) | Change::Proxy(_) => {}
             }
         }
@@ -73,7 +85,10 @@ impl Held {
 
     /// The same for everything there is: what is not in it is not wanted any more.
     pub(super) fn follow_all(&mut self, changes: &[Change]) -> Vec<Sockets> {
-        let wanted: BTreeSet<SocketKey> = changes.iter().filter_map(key_of).collect();
+        let mut wanted: BTreeSet<SocketKey> = changes.iter().filter_map(key_of).collect();
+        if changes.iter().any(|change| matches!(change, Change::Proxy(Proxy::PutFunnel(_)))) {
+            wanted.insert(LINK.into());
+        }
         self.sockets.retain(|key, _| wanted.contains(key));
         self.sent.retain(|key| wanted.contains(key));
         self.follow(changes)
@@ -101,6 +116,7 @@ fn key_of(change: &Change) -> Option<SocketKey> {
     match change {
         Change::Dns(Dns::PutView(view)) => Some(view_key(&view.id)),
         Change::Proxy(Proxy::PutListener(listener)) => Some(Arc::clone(&listener.id)),
+        Change::Proxy(Proxy::PutFunnel(funnel)) => Some(Arc::clone(&funnel.id)),
         Change::Dns(_) | Change::Proxy(_) => None,
     }
 }

@@ -77,7 +77,9 @@ async fn metrics(app: Arc<App>, _: <Metrics as Verb>::Params) -> Result<Response
 }
 
 async fn status(app: &App) -> Result<SystemStatus> {
-    let (counts, revision) = app.call(|world| Ok((counts(world), world.revision()))).await?;
+    let (counts, revision, steering) = app
+        .call(|world| Ok((counts(world), world.revision(), doctor::steering(world.reconcile.steering()))))
+        .await?;
     let state = match (app.dataplane.is_connected(), app.dataplane.restarts()) {
         (true, _) => DataPlaneState::Running,
         (false, 0) => DataPlaneState::Starting,
@@ -106,7 +108,7 @@ async fn status(app: &App) -> Result<SystemStatus> {
             revision: *app.dataplane.applied().borrow(),
             restarts: app.dataplane.restarts(),
         },
-        features: doctor::features(),
+        features: doctor::features().into_iter().chain([steering]).collect(),
         counts,
     })
 }

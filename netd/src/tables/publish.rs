@@ -5,11 +5,13 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
-use netd_proxy::table::{Backend, BackendState, Listener, ListenerId, Policy, Protocol, Service, ServiceId};
+use netd_proxy::table::{
+    Backend, BackendState, FunnelId, Listener, ListenerId, Policy, Protocol, Service, ServiceId,
+};
 
 use super::gateway::gateway_endpoint;
 use crate::ipam::Family;
-use crate::model::{self, Model, Sandbox};
+use crate::model::{self, Model, Publish, PublishBy, Sandbox};
 
 /// A sandbox on this host accepts or refuses at once; one that is frozen should not hold clients for minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,6 +55,7 @@ pub(super) fn of(sandbox: &Sandbox, model: &Model) -> Published {
                     protocol,
                     address: SocketAddr::new(address, host),
                     service: Arc::clone(&id),
+                    funnel: funnel(publish, address),
                     target_port: None,
                     proxy_protocol: None,
                     limit: CONNECTION_LIMIT,
@@ -67,6 +70,19 @@ pub(super) fn of(sandbox: &Sandbox, model: &Model) -> Published {
 /// `tcp/0.0.0.0:8080`, `udp/[::]:53`: also the key under which the sockets are kept.
 pub(crate) fn listener_id(protocol: model::Protocol, address: IpAddr, port: u16) -> ListenerId {
     format!("{}/{}", protocol.as_str(), SocketAddr::new(address, port)).into()
+}
+
+/// Through which its clients come, if the port is not bound.
+fn funnel(publish: &Publish, address: IpAddr) -> Option<FunnelId> {
+    match publish.by {
+        PublishBy::Bind => None,
+        PublishBy::Steer => Some(funnel_id(publish.protocol, address.is_ipv4())),
+    }
+}
+
+/// `steer/tcp4`: also the key under which its sockets are kept.
+pub(crate) fn funnel_id(protocol: model::Protocol, is_ipv4: bool) -> FunnelId {
+    format!("steer/{}{}", protocol.as_str(), if is_ipv4 { 4 } else { 6 }).into()
 }
 
 fn protocol(protocol: model::Protocol) -> Protocol {

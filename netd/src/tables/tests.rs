@@ -61,6 +61,7 @@ impl Served {
                 self.listeners.insert(Arc::clone(&listener.id), listener);
             }
             Proxy::DropListener { listener } => drop(self.listeners.remove(&listener)),
+            Proxy::PutFunnel(_) | Proxy::DropFunnel { .. } => panic!("not a matter of the records"),
         }
     }
 }

@@ -11,7 +11,7 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use super::set;
-use super::table::{End, Family, Field, MaxSegment, Part, Rule, Transport, Type, Value};
+use super::table::{End, Field, IpVersion, MaxSegment, Part, Rule, Transport, Type, Value};
 use super::verdict;
 
 pub(super) fn message(table: &str, chain: &str, rule: &Rule) -> io::Result<RuleMessage> {
@@ -50,8 +50,8 @@ impl Program {
             Part::Map(fields, map) => {
                 self.look_up(fields, map, vec![Lookup::DestinationRegister(Register::Verdict)])
             }
-            Part::Family(Family::V4) => self.presume_family(NFPROTO_IPV4),
-            Part::Family(Family::V6) => self.presume_family(NFPROTO_IPV6),
+            Part::Version(IpVersion::V4) => self.presume_family(NFPROTO_IPV4),
+            Part::Version(IpVersion::V6) => self.presume_family(NFPROTO_IPV6),
             Part::ToHost => self.host_bound(),
             Part::Marked(half) => self.marked(*half),
             Part::Connection(states) => self.connection(*states),

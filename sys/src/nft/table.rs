@@ -76,8 +76,8 @@ pub enum Part {
     NotIn(Vec<Field>, String),
     /// The verdict that the named map has for the fields, joined; none, and the rule goes on.
     Map(Vec<Field>, String),
-    /// The packet is of this family.
-    Family(Family),
+    /// The packet is of this version of IP.
+    Version(IpVersion),
     /// The packet is to an address of this host.
     ToHost,
     /// The second half of the packet's mark is this, see [`crate::datagram::mark_of`].
@@ -129,7 +129,7 @@ pub enum Transport {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum IpVersion {
     V4,
     V6,
 }

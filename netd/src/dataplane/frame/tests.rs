@@ -34,6 +34,7 @@ fn request() -> impl Strategy<Value = Request> {
                 protocol: netd_proxy::table::Protocol::Tcp,
                 address: ([0u16; 8], port).into(),
                 service: "s".into(),
+                funnel: None,
                 target_port: Some(port),
                 proxy_protocol: None,
                 limit: 7,

@@ -22,12 +22,18 @@ fn proxy() -> impl Strategy<Value = Change> {
     prop_oneof![
         id.clone().prop_map(|service| Change::Proxy(Proxy::DropService { service })),
         id.clone().prop_map(|listener| Change::Proxy(Proxy::DropListener { listener })),
+        id.clone().prop_map(|funnel| Change::Proxy(Proxy::DropFunnel { funnel })),
+        id.clone().prop_map(|id| {
+            let protocol = netd_proxy::table::Protocol::Udp;
+            Change::Proxy(Proxy::PutFunnel(netd_proxy::table::Funnel { id, protocol }))
+        }),
         id.prop_map(|id| {
             Change::Proxy(Proxy::PutListener(Listener {
                 service: Arc::clone(&id),
                 id,
                 protocol: netd_proxy::table::Protocol::Tcp,
                 address: ([127, 0, 0, 1], 80).into(),
+                funnel: None,
                 target_port: None,
                 proxy_protocol: None,
                 limit: 1,
