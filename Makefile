@@ -8,6 +8,10 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 DESTDIR ?=
 
+# The names under which netd-cni takes reference plugins' places: in a folder of their own, so that they hide a
+# distribution's plugins only where a runtime is told to look there first.
+STAND_INS := bandwidth bridge dnsname firewall host-local loopback portmap tuning
+
 # Tests and demo make namespaces; Cargo itself never runs as root for that.
 ifneq ($(shell id -u),0)
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
@@ -51,6 +55,9 @@ bench:
 install: build
 	install -D -m 755 target/release/netd $(DESTDIR)$(PREFIX)/bin/netd
 	install -D -m 755 target/release/netd-cni $(DESTDIR)/opt/cni/bin/netd-cni
+	install -d $(DESTDIR)$(PREFIX)/lib/netd/cni $(DESTDIR)$(PREFIX)/lib/netd/netavark
+	for name in netd-cni $(STAND_INS); do ln -sfn /opt/cni/bin/netd-cni $(DESTDIR)$(PREFIX)/lib/netd/cni/$$name; done
+	ln -sfn /opt/cni/bin/netd-cni $(DESTDIR)$(PREFIX)/lib/netd/netavark/netd
 	install -d $(DESTDIR)/etc/netd $(DESTDIR)$(PREFIX)/lib/systemd/system
 	[ -e $(DESTDIR)/etc/netd/netd.toml ] || install -m 644 packaging/netd.toml $(DESTDIR)/etc/netd/netd.toml
 	for unit in packaging/systemd/*.service; do \

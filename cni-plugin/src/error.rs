@@ -53,6 +53,11 @@ impl Failure {
         Self::new(code, deed, error.to_string())
     }
 
+    /// What the kernel refused to a plugin that does without the daemon.
+    pub(crate) fn of_kernel(error: &netd_sys::KernelError) -> Self {
+        Self::new(Code::Refused, error.to_string(), error.source.to_string())
+    }
+
     /// The error object, as stdout is to have it.
     pub(crate) fn object(&self, version: Version) -> Value {
         json!({

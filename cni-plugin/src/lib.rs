@@ -4,12 +4,14 @@
 //!
 //! ```text
 //! process (environment, stdin, stdout) -> spec (pure: what is asked for) -> verbs -> daemon (api) -> result (pure)
+//!                                      -> plugin (the names of reference plugins) -> verbs, or sys
 //! ```
 
 mod daemon;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
+mod plugin;
 mod process;
 mod result;
 mod spec;

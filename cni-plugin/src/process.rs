@@ -10,12 +10,16 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::error::{Code, Failure};
+use crate::plugin::{Plugin, netavark};
 use crate::spec::{Command, Config, Version};
-use crate::verbs;
 
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut arguments = env::args_os();
+    if let Some(code) = arguments.next().and_then(|program| netavark::called(&program, arguments)) {
+        return code;
+    }
     // A panic must not leave the runtime without an error object; its message is on stderr by then.
     let (said, code) = match catch_unwind(run) {
         Ok(Ok(said)) => (said, ExitCode::SUCCESS),
@@ -35,9 +39,10 @@ pub fn main() -> ExitCode {
 /// What stdout is to say. A failure comes with the version that its object is to carry.
 fn run() -> Result<Option<Value>, (Version, Failure)> {
     let by_itself = |failure| (Version::NEWEST, failure);
+    let plugin = Plugin::called(&env::args_os().next().unwrap_or_default());
     let (verb, environment) = match Command::read(|key| env::var_os(key)).map_err(by_itself)? {
         Command::About => {
-            about();
+            about(plugin);
             return Ok(None);
         }
         // Before stdin is touched: a runtime may leave it open.
@@ -46,12 +51,13 @@ fn run() -> Result<Option<Value>, (Version, Failure)> {
     };
     let text = input().map_err(by_itself)?;
     let config = Config::read(&text).map_err(by_itself)?;
-    verbs::run(verb, &environment, &config).map_err(|failure| (config.version, failure))
+    plugin.run(verb, &environment, config)
 }
 
-fn about() {
+/// Runtimes read the first line to learn what a plugin can do.
+fn about(plugin: Plugin) {
     let all: Vec<&str> = Version::ALL.into_iter().map(Version::as_str).collect();
-    eprintln!("CNI netd-cni plugin v{}", env!("CARGO_PKG_VERSION"));
+    eprintln!("CNI {} plugin v{}", plugin.name(), plugin.version());
     eprintln!("CNI protocol versions supported: {}", all.join(", "));
 }
 
@@ -62,7 +68,7 @@ fn versions() -> Value {
     })
 }
 
-fn input() -> Result<Vec<u8>, Failure> {
+pub(crate) fn input() -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
     let read = io::stdin().lock().take(LONGEST + 1).read_to_end(&mut text);
     if let Err(error) = read {

@@ -13,8 +13,10 @@ mod wishes;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use config::{Config, OWNER, Valid};
+pub(crate) use args::Args;
+pub(crate) use config::{Config, DEFAULT, OWNER, Valid};
 pub(crate) use env::{Command, Environment, Verb};
 pub(crate) use identity::{hash, sandbox_name};
+pub(crate) use node::Node;
 pub(crate) use version::Version;
-pub(crate) use wishes::{Dns, Wishes};
+pub(crate) use wishes::{Dns, Wishes, bandwidth};

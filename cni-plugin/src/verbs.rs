@@ -1,6 +1,7 @@
 //! The verbs, each a call or two to the daemon: CHECK, DEL, GC and STATUS here, ADD in its own file.
 
-mod add;
+pub(crate) mod add;
+pub(crate) mod publish;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -9,12 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::str::FromStr;
 
-use netd_api::sandbox::{self, Fault, PortMap, Sandbox, SandboxParams, Status};
+use netd_api::sandbox::{self, Fault, Sandbox, SandboxParams, Status};
 use netd_api::spool::{Spool, Tombstone};
-use netd_api::value::{LinkName, PortSpec};
+use netd_api::value::LinkName;
 use netd_api::{Nothing, system};
 use serde_json::Value;
 
+use self::publish::is_published;
 use crate::daemon::{Daemon, reference};
 use crate::error::{Code, Failure, Result};
 use crate::result::addresses_of;
@@ -23,12 +25,22 @@ use crate::spool;
 
 /// What stdout is to say.
 pub(crate) fn run(verb: Verb, environment: &Environment, config: &Config) -> Result<Option<Value>> {
+    run_with(verb, environment, config, |daemon| add::add(daemon, config, environment))
+}
+
+/// The same for a plugin with an ADD of its own.
+pub(crate) fn run_with(
+    verb: Verb,
+    environment: &Environment,
+    config: &Config,
+    add: impl FnOnce(&Daemon) -> Result<Value>,
+) -> Result<Option<Value>> {
     let daemon = Daemon::at(&config.socket)?;
     match verb {
         Verb::Add => {
             let own = attachment(config, environment)?;
             spool::replay(&Spool::new(&config.spool), &own, |attachment| daemon.detach(attachment))?;
-            return add::add(&daemon, config, environment).map(Some);
+            return add(&daemon).map(Some);
         }
         Verb::Del => del(&daemon, config, &attachment(config, environment)?)?,
         Verb::Check => check(&daemon, config, environment)?,
@@ -39,7 +51,7 @@ pub(crate) fn run(verb: Verb, environment: &Environment, config: &Config) -> Res
 }
 
 /// What an ADD makes and a DEL takes away.
-fn attachment(config: &Config, environment: &Environment) -> Result<Tombstone> {
+pub(crate) fn attachment(config: &Config, environment: &Environment) -> Result<Tombstone> {
     Ok(Tombstone {
         socket: config.socket.clone(),
         sandbox: sandbox_name(&environment.container)?,
@@ -48,7 +60,7 @@ fn attachment(config: &Config, environment: &Environment) -> Result<Tombstone> {
     })
 }
 
-fn interface(environment: &Environment) -> Result<LinkName> {
+pub(crate) fn interface(environment: &Environment) -> Result<LinkName> {
     environment.interface.parse().map_err(|error: netd_api::value::Invalid| {
         Failure::new(Code::InvalidEnvironment, "invalid CNI_IFNAME", error.to_string())
     })
@@ -181,7 +193,7 @@ fn status(daemon: &Daemon, config: &Config) -> Result<()> {
 }
 
 /// Before anything is changed: the namespace is there, and not the host's by mistake.
-fn look_at_netns(environment: &Environment) -> Result<()> {
+pub(crate) fn look_at_netns(environment: &Environment) -> Result<()> {
     let netns = &environment.netns;
     let given = fs::metadata(netns).map_err(|error| {
         let message = format!("cannot look at the namespace {netns}");
@@ -204,12 +216,9 @@ fn lives_in(sandbox: &Sandbox, netns: &str) -> bool {
     sandbox.state.status == Status::Running && own.is_some() && own == identity(Path::new(netns))
 }
 
-fn is_published(ports: &PortMap, wanted: &PortSpec) -> bool {
-    let key = format!("{}/{}", wanted.container_ports().first(), wanted.protocol().as_str());
-    let bindings = ports.get(&key).map_or(&[][..], Vec::as_slice);
-    let host = wanted.host_ports().map(|ports| ports.first().to_string());
-    bindings.iter().any(|binding| {
-        let address = wanted.host_address().is_none_or(|address| binding.host_ip == address.to_string());
-        address && host.as_ref().is_none_or(|port| binding.host_port == *port)
-    })
+/// The devices of the plugin's own namespace, which is the host's. What cannot be read is not held against anybody.
+pub(crate) fn is_missing_here(device: &str) -> bool {
+    let devices = fs::read_to_string("/proc/self/net/dev");
+    devices
+        .is_ok_and(|devices| !devices.lines().any(|line| line.trim_start().split(':').next() == Some(device)))
 }

@@ -79,8 +79,13 @@ fn every_test_that_the_table_of_cases_names_exists() -> Result<()> {
     let mut wrong = BTreeSet::new();
     for named in table.split('`').skip(1).step_by(2) {
         let Some((subject, test)) = named.split_once("::") else { continue };
-        let scenario = root().join("tests/tests").join(subject).with_extension("rs");
-        let places = if scenario.exists() { vec![scenario] } else { rust_files(&root().join(subject))? };
+        let scenarios = root().join("tests/tests").join(subject);
+        let file = scenarios.with_extension("rs");
+        let places = match (file.exists(), scenarios.exists()) {
+            (true, _) => vec![file],
+            (false, true) => rust_files(&scenarios)?,
+            (false, false) => rust_files(&root().join(subject))?,
+        };
         let declared = format!("fn {test}(");
         let exists = |place: &PathBuf| fs::read_to_string(place).is_ok_and(|text| text.contains(&declared));
         if !places.iter().any(exists) {

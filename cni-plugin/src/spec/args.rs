@@ -3,14 +3,14 @@
 use crate::error::{Code, Failure, Result};
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Args<'a> {
+pub(crate) struct Args<'a> {
     pub ip: Option<&'a str>,
     pub mac: Option<&'a str>,
     pub pod_name: Option<&'a str>,
 }
 
 impl<'a> Args<'a> {
-    pub(super) fn read(text: &'a str) -> Result<Self> {
+    pub(crate) fn read(text: &'a str) -> Result<Self> {
         let mut args = Self::default();
         let (mut ignore, mut unknown) = (false, None);
         for pair in text.split(';').filter(|pair| !pair.is_empty()) {

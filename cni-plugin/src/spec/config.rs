@@ -31,6 +31,9 @@ pub(crate) struct Valid {
     pub interface: String,
 }
 
+/// The daemon's network for sandboxes that name none.
+pub(crate) const DEFAULT: &str = "bridge";
+
 /// Where DEL leaves a note while the daemon is away, unless the key `spool` says otherwise.
 const DEFAULT_SPOOL: &str = "/var/lib/netd/cni-spool";
 
@@ -61,7 +64,17 @@ impl Config {
         Ok(Self { version, name, network, socket, spool, document })
     }
 
-    pub(super) fn root(&self) -> Node<'_> {
+    /// A configuration of a reference plugin may be called as netd's default network is, and means one of its own.
+    pub(crate) fn leave_the_default_network(&mut self) -> Result<&Self> {
+        if self.root().member("network")?.is_none() && *self.network == *DEFAULT {
+            self.network = format!("cni-{DEFAULT}").parse().map_err(|error: netd_api::value::Invalid| {
+                Failure::new(Code::InvalidConfig, "name is not valid", error.to_string())
+            })?;
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn root(&self) -> Node<'_> {
         Node::root(&self.document)
     }
 

@@ -84,27 +84,31 @@ fn range(node: &Node<'_>) -> Result<Option<CreateSubnet>> {
     let Some(given) = node.member("subnet")? else { return Ok(None) };
     let subnet: Subnet = given.parse()?;
     let address = |key: &str| node.member(key)?.map(|node| node.parse::<IpAddr>()).transpose();
-    let ip_range = match (address("rangeStart")?, address("rangeEnd")?) {
-        (None, None) => None,
-        (first, last) => match part(subnet, first, last) {
-            Part::Whole => None,
-            Part::Block(block) => Some(block),
-            Part::Neither => {
-                let remedy =
-                    "rangeStart and rangeEnd must bound a block as 10.1.2.0 to 10.1.2.127, or be left out";
-                return Err(node.unsupported(remedy));
-            }
-        },
-    };
     let gateway = address("gateway")?;
-    Ok(Some(CreateSubnet { subnet: Some(subnet), ip_range, gateway, ..CreateSubnet::default() }))
+    let mut config = CreateSubnet { subnet: Some(subnet), gateway, ..CreateSubnet::default() };
+    let (first, last) = (address("rangeStart")?, address("rangeEnd")?);
+    match part(subnet, first, last) {
+        Part::Whole => {}
+        Part::Block(block, outside) => {
+            config.ip_range = Some(block).filter(|block| *block != subnet);
+            let others = outside.into_iter().filter(|address| Some(*address) != gateway);
+            config.auxiliary_addresses =
+                others.map(|address| (format!("outside the range: {address}"), address)).collect();
+        }
+        Part::Neither => {
+            let remedy = "rangeStart and rangeEnd must bound a block as 10.1.2.0 to 10.1.2.127, or nearly, in the subnet";
+            return Err(node.unsupported(remedy));
+        }
+    }
+    Ok(Some(config))
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
     /// All but what is never handed out anyway: the network's own address, the gateway, the broadcast address.
     Whole,
-    Block(Subnet),
+    /// With those of its addresses that are outside the bounds.
+    Block(Subnet, Vec<IpAddr>),
     Neither,
 }
 
@@ -121,20 +125,26 @@ fn part(subnet: Subnet, first: Option<IpAddr>, last: Option<IpAddr>) -> Part {
     if first - lowest <= 2 && highest - last <= 1 {
         return Part::Whole;
     }
-    let Some(size) = last.checked_sub(first).and_then(|steps| steps.checked_add(1)) else {
-        return Part::Neither;
-    };
-    if !size.is_power_of_two() || first % size != 0 {
+    // The smallest block with both in it: what differs between them is free in it.
+    let free = 128 - (first ^ last).leading_zeros();
+    let mask = 1_u128.checked_shl(free).map_or(u128::MAX, |size| size - 1);
+    let (start, end) = (first & !mask, first | mask);
+    if last < first || (first - start).saturating_add(end - last) > MOST_OUTSIDE {
         return Part::Neither;
     }
-    let length = u32::from(bits) - size.trailing_zeros();
-    let address = match bits {
-        32 => u32::try_from(first).ok().map(|number| IpAddr::V4(Ipv4Addr::from(number))),
-        _ => Some(IpAddr::V6(Ipv6Addr::from(first))),
+    let address = |number: u128| match u32::try_from(number) {
+        Ok(number) if bits == 32 => IpAddr::V4(Ipv4Addr::from(number)),
+        _ => IpAddr::V6(Ipv6Addr::from(number)),
     };
-    let block = address.zip(u8::try_from(length).ok()).and_then(|(ip, length)| Subnet::new(ip, length).ok());
-    block.map_or(Part::Neither, Part::Block)
+    let is_nobodys = |number: &u128| *number == lowest || (bits == 32 && *number == highest);
+    let outside = (start..first).chain(last.saturating_add(1)..=end);
+    let outside = outside.filter(|number| !is_nobodys(number)).map(address).collect();
+    let length = u8::try_from(u32::from(bits) - free).unwrap_or(bits);
+    Subnet::new(address(start), length).map_or(Part::Neither, |block| Part::Block(block, outside))
 }
+
+/// As many as a record of a network may hold without anybody noticing.
+const MOST_OUTSIDE: u128 = 256;
 
 /// How many bits it has, and which number it is.
 fn number(address: IpAddr) -> (u8, u128) {
@@ -154,14 +164,34 @@ mod tests {
 
     #[test]
     fn a_range_is_the_whole_subnet_or_a_block_of_it() {
+        let block = |block: &str, outside: &[&str]| {
+            let outside = outside.iter().map(|address| address.parse().unwrap()).collect();
+            Part::Block(block.parse().unwrap(), outside)
+        };
         assert_eq!(of("10.1.2.0/24", "10.1.2.1", "10.1.2.254"), Part::Whole);
         assert_eq!(of("10.1.2.0/24", "", "10.1.2.255"), Part::Whole);
-        assert_eq!(of("10.1.2.0/24", "10.1.2.128", ""), Part::Block("10.1.2.128/25".parse().unwrap()));
-        assert_eq!(of("fd00::/64", "fd00::100", "fd00::1ff"), Part::Block("fd00::100/120".parse().unwrap()));
-        for (first, last) in
-            [("10.1.2.10", "10.1.2.99"), ("10.1.2.99", "10.1.2.10"), ("10.1.3.0", ""), ("fd00::1", "")]
-        {
-            assert_eq!(of("10.1.2.0/24", first, last), Part::Neither, "{first} {last}");
+        assert_eq!(of("10.1.2.0/24", "10.1.2.128", ""), block("10.1.2.128/25", &[]));
+        // What podman makes of `--ip-range 10.1.2.128/25`, and of a smaller one.
+        assert_eq!(of("10.1.2.0/24", "10.1.2.129", "10.1.2.255"), block("10.1.2.128/25", &["10.1.2.128"]));
+        assert_eq!(of("10.1.2.0/24", "10.1.2.65", "10.1.2.67"), block("10.1.2.64/30", &["10.1.2.64"]));
+        assert_eq!(of("fd00::/64", "fd00::100", "fd00::1ff"), block("fd00::100/120", &[]));
+        assert_eq!(
+            of("10.1.2.0/24", "10.1.2.9", "10.1.2.13"),
+            block("10.1.2.8/29", &["10.1.2.8", "10.1.2.14", "10.1.2.15"])
+        );
+        let Part::Block(whole, outside) = of("10.1.2.0/24", "10.1.2.10", "10.1.2.200") else {
+            panic!("a block")
+        };
+        assert_eq!((whole.to_string(), outside.len()), ("10.1.2.0/24".into(), 9 + 54));
+        assert_eq!(of("fd00::/64", "fd00::9", "fd00::9"), block("fd00::9/128", &[]));
+        for (subnet, first, last) in [
+            ("10.1.2.0/24", "10.1.2.99", "10.1.2.10"),
+            ("10.1.2.0/24", "10.1.3.0", ""),
+            ("10.1.2.0/24", "fd00::1", ""),
+            ("10.1.0.0/16", "10.1.2.0", "10.1.9.0"),
+            ("fd00::/64", "fd00::1000", "fd00::ffff"),
+        ] {
+            assert_eq!(of(subnet, first, last), Part::Neither, "{first} {last}");
         }
     }
 }

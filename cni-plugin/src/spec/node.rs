@@ -9,26 +9,26 @@ use serde_json::{Map, Value};
 use crate::error::{Code, Failure, Result};
 
 #[derive(Clone, Debug)]
-pub(super) struct Node<'a> {
+pub(crate) struct Node<'a> {
     path: String,
     value: &'a Value,
 }
 
 impl<'a> Node<'a> {
-    pub(super) fn root(value: &'a Value) -> Self {
+    pub(crate) fn root(value: &'a Value) -> Self {
         Self { path: String::new(), value }
     }
 
-    pub(super) fn value(&self) -> &'a Value {
+    pub(crate) fn value(&self) -> &'a Value {
         self.value
     }
 
-    pub(super) fn object(&self) -> Result<&'a Map<String, Value>> {
+    pub(crate) fn object(&self) -> Result<&'a Map<String, Value>> {
         self.value.as_object().ok_or_else(|| self.mistyped("an object"))
     }
 
     /// The exact key before one that differs in case.
-    pub(super) fn member(&self, key: &str) -> Result<Option<Self>> {
+    pub(crate) fn member(&self, key: &str) -> Result<Option<Self>> {
         let object = self.object()?;
         let found = object
             .get(key)
@@ -37,7 +37,7 @@ impl<'a> Node<'a> {
     }
 
     /// Through objects that may all be absent.
-    pub(super) fn at(&self, keys: &[&str]) -> Result<Option<Self>> {
+    pub(crate) fn at(&self, keys: &[&str]) -> Result<Option<Self>> {
         let mut node = self.clone();
         for key in keys {
             match node.member(key)? {
@@ -48,19 +48,19 @@ impl<'a> Node<'a> {
         Ok(Some(node))
     }
 
-    pub(super) fn items(&self) -> Result<impl Iterator<Item = Self> + use<'a>> {
+    pub(crate) fn items(&self) -> Result<impl Iterator<Item = Self> + use<'a>> {
         let items = self.value.as_array().ok_or_else(|| self.mistyped("an array"))?;
         let path = self.path.clone();
         let nodes = items.iter().enumerate();
         Ok(nodes.map(move |(index, value)| Self { path: format!("{path}[{index}]"), value }))
     }
 
-    pub(super) fn text(&self) -> Result<&'a str> {
+    pub(crate) fn text(&self) -> Result<&'a str> {
         self.value.as_str().ok_or_else(|| self.mistyped("a string"))
     }
 
     /// Booleans come as strings too.
-    pub(super) fn flag(&self) -> Result<bool> {
+    pub(crate) fn flag(&self) -> Result<bool> {
         match self.value {
             Value::Bool(flag) => Ok(*flag),
             Value::String(text) if text == "true" => Ok(true),
@@ -70,7 +70,7 @@ impl<'a> Node<'a> {
     }
 
     /// Numbers come as strings too.
-    pub(super) fn number<T: TryFrom<u64>>(&self) -> Result<T> {
+    pub(crate) fn number<T: TryFrom<u64>>(&self) -> Result<T> {
         let number = match self.value {
             Value::Number(number) => number.as_u64(),
             Value::String(text) => text.parse().ok(),
@@ -81,15 +81,15 @@ impl<'a> Node<'a> {
             .ok_or_else(|| self.mistyped("a number in its range"))
     }
 
-    pub(super) fn parse<T: FromStr<Err: Display>>(&self) -> Result<T> {
+    pub(crate) fn parse<T: FromStr<Err: Display>>(&self) -> Result<T> {
         self.text()?.parse().map_err(|error| self.invalid(&error))
     }
 
-    pub(super) fn invalid(&self, cause: &impl Display) -> Failure {
+    pub(crate) fn invalid(&self, cause: &impl Display) -> Failure {
         Failure::new(Code::InvalidConfig, format!("{} is not valid", self.name()), cause.to_string())
     }
 
-    pub(super) fn unsupported(&self, remedy: &str) -> Failure {
+    pub(crate) fn unsupported(&self, remedy: &str) -> Failure {
         let message = format!("unsupported field {}: {}", self.name(), shown(self.value));
         Failure::new(Code::UnsupportedField, message, remedy)
     }

@@ -227,9 +227,12 @@ fn the_network_is_made_as_the_configuration_says() {
     assert_eq!(v4.gateway.unwrap().to_string(), "10.61.0.1");
     assert_eq!(ranges.ipam.config[1].subnet.unwrap().to_string(), "fd61::/64");
 
-    let uneven =
-        made(json!({ "ipam": { "ranges": [[{ "subnet": "10.62.0.0/24", "rangeStart": "10.62.0.10" }]] } }));
-    assert_eq!(uneven.unwrap_err().code, Code::UnsupportedField);
+    let from = |subnet: &str, start: &str| {
+        made(json!({ "ipam": { "ranges": [[{ "subnet": subnet, "rangeStart": start }]] } }))
+    };
+    let uneven = from("10.62.0.0/24", "10.62.0.10").unwrap();
+    assert_eq!(uneven.ipam.config[0].auxiliary_addresses.len(), 9, "1 to 9 are not handed out");
+    assert_eq!(from("10.62.0.0/16", "10.62.9.0").unwrap_err().code, Code::UnsupportedField);
     assert_eq!(made(json!({ "subnet": "10.63.0.9/24" })).unwrap_err().code, Code::InvalidConfig);
 }
 

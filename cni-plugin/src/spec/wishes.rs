@@ -101,7 +101,7 @@ impl Wishes {
 }
 
 /// Clients send every member, a burst too where there is no rate.
-fn bandwidth(node: Option<Node<'_>>) -> Result<Option<Bandwidth>> {
+pub(crate) fn bandwidth(node: Option<Node<'_>>) -> Result<Option<Bandwidth>> {
     let Some(node) = node else { return Ok(None) };
     let number = |key: &str| node.member(key)?.map_or(Ok(0), |member| member.number());
     let wanted = Bandwidth {
@@ -147,6 +147,13 @@ fn port(mapping: &Node<'_>) -> Result<Option<PortSpec>> {
 }
 
 /// The runtime's word on servers, searches and options comes before the configuration's, one by one.
+impl Dns {
+    /// The runtime's word on servers, searches and options comes before the configuration's, one by one.
+    pub(crate) fn read(root: &Node<'_>) -> Result<Self> {
+        dns(root)
+    }
+}
+
 fn dns(root: &Node<'_>) -> Result<Dns> {
     let list = |runtime: &str, own: &str| {
         let by_runtime = root.at(&["runtimeConfig", "dns", runtime])?;

@@ -5,19 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use netd_api::network::{self, ConnectSandbox, Network, NetworkParams};
-use netd_api::sandbox::{
-    self, CreateSandbox, EndpointSettings, PublishPort, Sandbox, SandboxParams, UnpublishPort,
-};
-use netd_api::value::{Alias, LinkName, PortSpec, PublishBy, Reference, SandboxName, Subnet};
+use netd_api::network::{self, ConnectSandbox, CreateNetwork, Network, NetworkParams};
+use netd_api::sandbox::{self, CreateSandbox, EndpointSettings, Sandbox};
+use netd_api::value::{Alias, LinkName, PublishBy, Reference, SandboxName, Subnet};
 use netd_api::{Code as Said, Nothing};
 use serde_json::{Map, Value};
 
-use super::{interface, is_published, lives_in, look_at_netns};
+use super::publish::publish;
+use super::{interface, lives_in, look_at_netns};
 use crate::daemon::{Daemon, reference};
 use crate::error::{Code, Failure, Result};
 use crate::result::{Attached, WayOut};
-use crate::spec::{Config, Environment, Version, Wishes, sandbox_name};
+use crate::spec::{Config, DEFAULT, Environment, Version, Wishes, sandbox_name};
 
 pub(super) fn add(daemon: &Daemon, config: &Config, environment: &Environment) -> Result<Value> {
     let before = config.prev_result()?;
@@ -26,9 +25,9 @@ pub(super) fn add(daemon: &Daemon, config: &Config, environment: &Environment) -
     one_address_a_family(config.version, before)?;
     look_at_netns(environment)?;
     let name = sandbox_name(&environment.container)?;
-    let network = ensure_network(daemon, config)?;
+    let network = ensure_network(daemon, &config.network, || config.create_network())?;
     has_the_ranges(&network, &wishes.ranges)?;
-    let add = Add { daemon, config, environment, wishes, interface, name, network };
+    let add = Add { daemon, owner: config.owner(), environment, wishes, interface, name, network };
     let (settings, way_out) = add.attach()?;
     let attached = Attached {
         settings: &settings,
@@ -69,34 +68,39 @@ fn has_the_ranges(network: &Network, ranges: &[Subnet]) -> Result<()> {
 }
 
 /// Two may find it missing: the one that comes second takes what the first has made.
-fn ensure_network(daemon: &Daemon, config: &Config) -> Result<Network> {
-    if let Some(network) = daemon.network(&config.network)? {
+pub(crate) fn ensure_network(
+    daemon: &Daemon,
+    name: &str,
+    request: impl FnOnce() -> Result<CreateNetwork>,
+) -> Result<Network> {
+    if let Some(network) = daemon.network(name)? {
         return Ok(network);
     }
-    match daemon.call::<network::Create>(&Nothing {}, &config.create_network()?) {
+    match daemon.call::<network::Create>(&Nothing {}, &request()?) {
         Ok(network) => Ok(network),
         Err(error) => {
-            let refused = Failure::of_daemon(format!("cannot make the network {}", config.network), &error);
+            let refused = Failure::of_daemon(format!("cannot make the network {name}"), &error);
             match error.api().map(|api| api.code) {
-                Some(Said::Conflict) => daemon.network(&config.network)?.ok_or(refused),
+                Some(Said::Conflict) => daemon.network(name)?.ok_or(refused),
                 _ => Err(refused),
             }
         }
     }
 }
 
-struct Add<'a> {
-    daemon: &'a Daemon,
-    config: &'a Config,
-    environment: &'a Environment,
-    wishes: Wishes,
-    interface: LinkName,
-    name: SandboxName,
-    network: Network,
+/// One attachment to be made, whoever asks for it and in whatever form.
+pub(crate) struct Add<'a> {
+    pub daemon: &'a Daemon,
+    pub environment: &'a Environment,
+    pub owner: String,
+    pub wishes: Wishes,
+    pub interface: LinkName,
+    pub name: SandboxName,
+    pub network: Network,
 }
 
 impl Add<'_> {
-    fn attach(&self) -> Result<(EndpointSettings, WayOut)> {
+    pub(crate) fn attach(&self) -> Result<(EndpointSettings, WayOut)> {
         let request = self.request()?;
         let deed = || format!("cannot attach {} to the network {}", self.name, self.network.name);
         let refused = match self.daemon.call::<sandbox::Create>(&Nothing {}, &request) {
@@ -136,7 +140,7 @@ impl Add<'_> {
         request.dns_options.clone_from(&dns.options);
         request.labels = BTreeMap::from([(LABEL.to_owned(), self.environment.container.clone())]);
         request.netns = Some(self.environment.netns.as_str().into());
-        request.owner = Some(self.config.owner());
+        request.owner = Some(self.owner.clone());
         Ok(request)
     }
 
@@ -188,7 +192,7 @@ impl Add<'_> {
             let deed = format!("cannot connect {} to the network {}", present.name, self.network.name);
             Failure::of_daemon(deed, &error)
         })?;
-        self.publish(present, &id).inspect_err(|_| {
+        publish(self.daemon, present, &self.wishes.ports).inspect_err(|_| {
             let body = network::DisconnectSandbox { sandbox: id.clone() };
             if let Err(error) = self.daemon.call::<network::Disconnect>(&params, &body) {
                 eprintln!("netd-cni: cannot take {} off {} again: {error}", present.name, self.network.name);
@@ -196,33 +200,7 @@ impl Add<'_> {
         })?;
         Ok((settings, way_out))
     }
-
-    /// Runtimes give every network the same ports: those that an earlier ADD has published stay as they are.
-    fn publish(&self, present: &Sandbox, id: &Reference) -> Result<()> {
-        let params = SandboxParams { name: id.clone() };
-        let mut done: Vec<PortSpec> = Vec::new();
-        for port in &self.wishes.ports {
-            if is_published(&present.network_settings.ports, port) {
-                continue;
-            }
-            let body = PublishPort { port: *port, publish_by: PublishBy::Steer };
-            if let Err(error) = self.daemon.call::<sandbox::Publish>(&params, &body) {
-                for port in done {
-                    if let Err(error) =
-                        self.daemon.call::<sandbox::Unpublish>(&params, &UnpublishPort { port })
-                    {
-                        eprintln!("netd-cni: cannot close {port} again: {error}");
-                    }
-                }
-                return Err(Failure::of_daemon(format!("cannot publish {port}"), &error));
-            }
-            done.push(*port);
-        }
-        Ok(())
-    }
 }
 
-/// The daemon's network for sandboxes that name none.
-const DEFAULT: &str = "bridge";
 /// For people who look at the sandbox.
 const LABEL: &str = "cni.container-id";

@@ -92,7 +92,30 @@ pub(crate) fn endpoint(
         let remedy = format!("`netd network connect {} {}`", network.name, before.name);
         return Err(ApiError::conflict(detail).remedy(remedy).into());
     };
-    if !network.resolves && !request.add_aliases.is_empty() {
+    rename(&before, &network, endpoint, request)?;
+    let rates = wire::bandwidth(&network, request.bandwidth)?;
+    endpoint.bandwidth.ingress = rates.ingress.or(endpoint.bandwidth.ingress);
+    endpoint.bandwidth.egress = rates.egress.or(endpoint.bandwidth.egress);
+    let endpoint = endpoint.clone();
+    if after == *before {
+        return Ok((before, endpoint));
+    }
+    // What a failure leaves of new rates goes when the endpoint does, or by the next request for rates.
+    world.kernel.shape(&endpoint)?;
+    let txn = replace(world, &after)?;
+    world.commit(&txn)?;
+    world.tell("network", "update-endpoint", &network.id, &network.name, &[("container", &after.id)]);
+    Ok((Arc::new(after), endpoint))
+}
+
+fn rename(
+    sandbox: &Sandbox,
+    network: &Network,
+    endpoint: &mut Endpoint,
+    request: &ChangeEndpoint,
+) -> Result<()> {
+    let gives_names = !request.add_aliases.is_empty() || request.dns_name.is_some();
+    if !network.resolves && gives_names {
         let detail = format!("the default network {:?} has no aliases", network.name);
         let remedy = "create a network (`netd network create`) and use that";
         return Err(ApiError::invalid(detail).at("AddAliases").remedy(remedy).into());
@@ -105,22 +128,18 @@ pub(crate) fn endpoint(
             endpoint.aliases.push(alias);
         }
     }
-    let owner = Owner { id: &before.id, name: &before.name, hostname: &before.hostname };
-    let first = endpoint.names.first().map_or_else(|| Arc::clone(&before.name), Arc::clone);
+    let first: Arc<str> = match (&request.dns_name, endpoint.names.first()) {
+        (Some(name), _) => Arc::from(&**name),
+        (None, Some(name)) if !gone(name) => Arc::clone(name),
+        (None, _) => Arc::clone(&sandbox.name),
+    };
+    let owner = Owner { id: &sandbox.id, name: &sandbox.name, hostname: &sandbox.hostname };
     endpoint.names = wire::names(&first, &owner, endpoint.aliases.iter().map(|alias| &**alias));
-    if endpoint.names.len() > MOST_NAMES {
-        let detail = format!("{} would have {} names on {}", before.name, endpoint.names.len(), network.name);
-        let remedy = format!("leave it at {MOST_NAMES}");
-        return Err(ApiError::invalid(detail).at("AddAliases").remedy(remedy).into());
+    if endpoint.names.len() <= MOST_NAMES {
+        return Ok(());
     }
-    let endpoint = endpoint.clone();
-    if after == *before {
-        return Ok((before, endpoint));
-    }
-    let txn = replace(world, &after)?;
-    world.commit(&txn)?;
-    world.tell("network", "update-endpoint", &network.id, &network.name, &[("container", &after.id)]);
-    Ok((Arc::new(after), endpoint))
+    let detail = format!("{} would have {} names on {}", sandbox.name, endpoint.names.len(), network.name);
+    Err(ApiError::invalid(detail).at("AddAliases").remedy(format!("leave it at {MOST_NAMES}")).into())
 }
 
 /// Requests can be repeated, so their own bound is none.

@@ -152,7 +152,7 @@ pub(super) fn names<'a>(
     names
 }
 
-fn bandwidth(network: &Network, wanted: Option<api::Bandwidth>) -> Result<Bandwidth> {
+pub(super) fn bandwidth(network: &Network, wanted: Option<api::Bandwidth>) -> Result<Bandwidth> {
     let wanted = wanted.unwrap_or_default();
     wanted.check().map_err(|error| ApiError::invalid(error.to_string()).at("Bandwidth"))?;
     let rate = |rate, burst| (rate > 0).then_some(Rate { rate, burst });

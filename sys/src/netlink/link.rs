@@ -193,6 +193,25 @@ pub fn gso<'a>(link: impl Into<Which<'a>>, size: u32) -> Op<'static> {
     set("set the packet size of the link", which, with_gso(which.build(), Some(size)).build())
 }
 
+/// Whether the link takes packets for everybody.
+pub fn promiscuous<'a>(link: impl Into<Which<'a>>, on: bool) -> Op<'static> {
+    let which = link.into();
+    set("set the promiscuous mode of the link", which, which.build().promiscuous(on).build())
+}
+
+/// Whether the link takes multicast of every group.
+pub fn all_multicast<'a>(link: impl Into<Which<'a>>, on: bool) -> Op<'static> {
+    let which = link.into();
+    set("set the multicast mode of the link", which, which.build().allmulticast(on).build())
+}
+
+/// How many packets may wait to be sent.
+pub fn queue<'a>(link: impl Into<Which<'a>>, length: u32) -> Op<'static> {
+    let which = link.into();
+    let message = which.build().append_extra_attribute(LinkAttribute::TxQueueLen(length)).build();
+    set("set the queue of the link", which, message)
+}
+
 pub fn rename(index: u32, name: &str) -> Op<'static> {
     set("rename the link", Which::Index(index), LinkUnspec::new_with_index(index).name(name).build())
 }
@@ -268,6 +287,10 @@ pub struct Link {
     pub loopback: bool,
     /// Up and in service: the other end is up too, and the kernel sends what the link is given.
     pub running: bool,
+    pub promiscuous: bool,
+    pub all_multicast: bool,
+    /// How many packets may wait to be sent.
+    pub queue: u32,
     pub alias: Option<String>,
     /// The other end of a veth pair, the parent of a VLAN.
     pub peer: Option<u32>,
@@ -300,6 +323,8 @@ pub(crate) fn decode(frame: &Frame<'_>) -> Option<Link> {
         up: header.flags.contains(LinkFlags::Up),
         loopback: header.flags.contains(LinkFlags::Loopback),
         running: header.flags.contains(LinkFlags::Running),
+        promiscuous: header.flags.contains(LinkFlags::Promisc),
+        all_multicast: header.flags.contains(LinkFlags::Allmulti),
         ..Link::default()
     };
     let (mut gso, mut gso_v4) = (None, None);
@@ -315,6 +340,7 @@ pub(crate) fn decode(frame: &Frame<'_>) -> Option<Link> {
                     .find(|(kind, _)| *kind == IFLA_INFO_KIND)
                     .map(|(_, name)| text(name));
             }
+            IFLA_TXQLEN => link.queue = u32_at(value, 0)?,
             IFLA_IFALIAS => link.alias = Some(text(value)),
             IFLA_GROUP => link.group = u32_at(value, 0)?,
             IFLA_GSO_MAX_SIZE => gso = u32_at(value, 0),
@@ -338,6 +364,7 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
+const IFLA_TXQLEN: u16 = 13;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_GROUP: u16 = 27;

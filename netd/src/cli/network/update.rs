@@ -47,7 +47,8 @@ pub(super) fn network(client: &Client, args: UpdateArgs) -> Result<ExitCode> {
 
 pub(super) fn aliases(client: &Client, args: AliasArgs) -> Result<ExitCode> {
     let deed = format!("change the names of the sandbox {} on the network {}", args.sandbox, args.network);
-    let body = ChangeEndpoint { sandbox: args.sandbox, add_aliases: args.add, remove_aliases: args.rm };
+    let body =
+        ChangeEndpoint { add_aliases: args.add, remove_aliases: args.rm, ..ChangeEndpoint::of(args.sandbox) };
     client.call::<UpdateEndpoint>(&NetworkParams { name: args.network }, &body).context(deed)?;
     Ok(ExitCode::SUCCESS)
 }
