@@ -26,6 +26,12 @@ case "${1:-}" in
     *) echo "usage: $0 build|lint|demo|test|test-runtimes|bench" >&2; exit 2 ;;
 esac
 
+# The lab makes namespaces, which is root's; tests and demo are then started by sudo.
+if [[ $EUID -ne 0 && $needed == *unshare:* ]] && ! command -v sudo >/dev/null; then
+    echo "\`make $1\` makes network namespaces: run it as root, or install sudo and give this user leave to use it" >&2
+    exit 1
+fi
+
 missing=() packages=()
 for pair in $needed; do
     if [[ ${pair%%:*} == /* && -e ${pair%%:*} ]] || PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null; then continue; fi
