@@ -5,11 +5,13 @@
 pub mod cgroup;
 pub mod containerd;
 pub mod cover;
+pub mod cri;
 pub mod dockerd;
 pub mod image;
 pub mod podman;
 
 pub use containerd::Containerd;
+pub use cri::Cri;
 pub use dockerd::Dockerd;
 pub use podman::Podman;
 
@@ -42,7 +44,11 @@ impl Site {
         let host = lab.host("n1")?;
         let netd = host.daemon_with(Setup { config: config.into(), ..Setup::default() })?;
         link(&netd.socket(), "/run/netd/netd.sock")?;
-        link(&binary_dir()?.join("netd-cni"), "/opt/cni/bin/netd-cni")?;
+        let plugin = binary_dir()?.join("netd-cni");
+        link(&plugin, "/opt/cni/bin/netd-cni")?;
+        for name in PLUGINS {
+            link(&plugin, &format!("/usr/local/lib/netd/cni/{name}"))?;
+        }
         Ok(Self { host, netd })
     }
 
@@ -57,6 +63,10 @@ impl Site {
         })
     }
 }
+
+/// As `make install` lays them.
+const PLUGINS: [&str; 9] =
+    ["netd-cni", "bandwidth", "bridge", "dnsname", "firewall", "host-local", "loopback", "portmap", "tuning"];
 
 /// A configuration of one plugin, netd's, where podman and containerd look: `/etc/cni/net.d/FILE.conflist`, the network
 /// NAME, and `more` keys of the plugin.

@@ -12,7 +12,7 @@ use super::cgroup;
 use crate::lab::RESOLV_CONF;
 
 pub fn lay() -> Result<()> {
-    for dir in ["/etc", "/var", "/opt"] {
+    for dir in ["/etc", "/var", "/opt", "/usr/local/lib"] {
         overlay(Path::new(dir))?;
     }
     // The lab's resolv.conf lay on the folder that is now covered.

@@ -29,7 +29,7 @@ pub fn archive(place: &Place) -> Result<PathBuf> {
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
-        "config": { "Env": ["PATH=/bin"], "Cmd": ["sh"] },
+        "config": { "Env": ["PATH=/bin"], "Cmd": ["sleep", "1000"] },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
         "history": [{ "created_by": "the lab" }],
     });
