@@ -22,12 +22,23 @@ const PATIENCE: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Search {
     pool: Arc<Pool>,
+    /// What is to be tried again, because there was no descriptor for it.
+    again: Option<(Arc<BackendHandle>, SocketAddr)>,
     /// The other family's address of the backend that was tried last.
     other_family: Option<(Arc<BackendHandle>, SocketAddr)>,
     tried: [u16; ATTEMPTS],
     attempts: usize,
     give_up: Instant,
     last: Failure,
+}
+
+/// Why a search has stopped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Halt {
+    /// Nobody is left to try, or no time: the reason of the last attempt.
+    Failed(Failure),
+    /// The process has no descriptor for the next attempt. Going on later repeats that one.
+    NoDescriptor,
 }
 
 /// One attempt that is on its way or has succeeded.
@@ -46,6 +57,7 @@ impl Search {
         let give_up = now + pool.connect_timeout.saturating_mul(PATIENCE).min(A_DAY);
         Self {
             pool,
+            again: None,
             other_family: None,
             tried: [0; ATTEMPTS],
             attempts: 0,
@@ -54,8 +66,8 @@ impl Search {
         }
     }
 
-    /// Starts the next attempt, passing over backends that fail at once. An error is the reason of the last one.
-    pub(crate) fn next(&mut self, account: &Account, kit: &mut Kit) -> Result<Attempt, Failure> {
+    /// Starts the next attempt, passing over backends that fail at once.
+    pub(crate) fn next(&mut self, account: &Account, kit: &mut Kit) -> Result<Attempt, Halt> {
         loop {
             let started = Instant::now();
             if self.attempts > 0 && started >= self.give_up {
@@ -67,17 +79,23 @@ impl Search {
                     let until = (!done).then(|| started + self.pool.connect_timeout.min(A_DAY));
                     return Ok(Attempt { stream, backend: backend.occupy(), started, until });
                 }
-                Err(error) => self.failed(&error),
+                Err(error) => {
+                    self.failed(&error);
+                    if socket::no_descriptors(&error) {
+                        self.again = Some((backend, address));
+                        return Err(Halt::NoDescriptor);
+                    }
+                }
             }
         }
-        Err(self.last)
+        Err(Halt::Failed(self.last))
     }
 
     /// The other family's address of the backend that has just refused, or the next backend: a program that listens
     /// on IPv4 only is reached from an IPv6 client all the same.
     fn candidate(&mut self, account: &Account, kit: &mut Kit) -> Option<(Arc<BackendHandle>, SocketAddr)> {
-        if let Some(other) = self.other_family.take() {
-            return Some(other);
+        if let Some(next) = self.again.take().or_else(|| self.other_family.take()) {
+            return Some(next);
         }
         while self.attempts < ATTEMPTS {
             let tried = &self.tried[..self.attempts];

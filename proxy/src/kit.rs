@@ -88,6 +88,7 @@ pub(crate) enum Kind {
     Datagrams(u64),
     Descriptors,
     Drain,
+    Waiting,
 }
 
 /// The two legs of a session.
@@ -101,6 +102,8 @@ impl Token {
     pub(crate) const WAKER: Self = Self(0);
     pub(crate) const DESCRIPTORS: Self = Self(5 << Self::NUMBER_BITS);
     pub(crate) const DRAIN: Self = Self(6 << Self::NUMBER_BITS);
+
+    pub(crate) const WAITING: Self = Self(7 << Self::NUMBER_BITS);
 
     const NUMBER_BITS: u32 = 60;
     const NUMBER: u64 = (1 << Self::NUMBER_BITS) - 1;
@@ -138,6 +141,7 @@ impl Token {
             4 => Kind::Datagrams(number),
             5 => Kind::Descriptors,
             6 => Kind::Drain,
+            7 => Kind::Waiting,
             _ => Kind::Waker,
         }
     }
@@ -170,6 +174,7 @@ mod tests {
         assert_eq!(Token::from(Token::datagrams(77)).kind(), Kind::Datagrams(77));
         assert_eq!(Token::WAKER.kind(), Kind::Waker);
         assert_eq!(Token::DRAIN.kind(), Kind::Drain);
+        assert_eq!(Token::WAITING.kind(), Kind::Waiting);
         assert_eq!(Token::DESCRIPTORS.kind(), Kind::Descriptors);
     }
 

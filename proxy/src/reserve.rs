@@ -27,7 +27,8 @@ impl Reserve {
         self.held.is_some()
     }
 
-    /// Does what needs one descriptor, with the reserved one if there is no other.
+    /// Does what needs one descriptor, with the reserved one if there is no other. Another thread may be quicker to take
+    /// it.
     pub(crate) fn spending<T>(&mut self, mut deed: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         match deed() {
             Err(error) if socket::no_descriptors(&error) && self.held.take().is_some() => deed(),

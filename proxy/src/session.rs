@@ -3,14 +3,14 @@
 //! number that was used again is told apart by its generation.
 
 use std::net::TcpStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netd_sys::poll::{Event, Interest};
 use netd_sys::socket;
 use slab::Slab;
 
 use crate::account::{Account, Ending};
-use crate::connect::{Attempt, Search};
+use crate::connect::{Attempt, Halt, Search};
 use crate::metrics::Failure;
 use crate::proxy_protocol;
 use crate::relay::{Broken, Direction, Leg, Tools};
@@ -24,7 +24,20 @@ pub(crate) struct Sessions {
     generation: u32,
     /// Those whose turn ended before their work did.
     busy: Vec<usize>,
+    waiting: Vec<Waiting>,
 }
+
+/// A client for whose backend there was no descriptor: the one held back for it was taken by another thread between
+/// two system calls. It is served when there is one again.
+#[derive(Debug)]
+struct Waiting {
+    client: TcpStream,
+    search: Search,
+    account: Account,
+}
+
+/// How long before the search for a descriptor goes on.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// No buffers and no pipes while it is idle: ten thousand of these are a few megabytes.
 #[derive(Debug)]
@@ -61,12 +74,14 @@ pub(crate) struct SessionId {
 enum Verdict {
     Wait,
     GoOn,
+    /// No descriptor for the next attempt.
+    SearchLater,
     Over(Ending),
 }
 
 impl Sessions {
     pub(crate) fn len(&self) -> usize {
-        self.slab.len()
+        self.slab.len() + self.waiting.len()
     }
 
     pub(crate) fn has_busy(&self) -> bool {
@@ -75,21 +90,35 @@ impl Sessions {
 
     /// Begins with a connection that was just accepted.
     pub(crate) fn open(&mut self, kit: &mut Kit, client: TcpStream, account: Account) {
-        let mut search = Search::new(&account, Instant::now());
-        let attempt = match search.next(&account, kit) {
+        let search = Search::new(&account, Instant::now());
+        self.search(kit, Waiting { client, search, account });
+    }
+
+    fn search(&mut self, kit: &mut Kit, mut waiting: Waiting) {
+        let attempt = match waiting.search.next(&waiting.account, kit) {
             Ok(attempt) => attempt,
-            Err(failure) => {
-                socket::reset(client);
-                return account.close(Ending::Failed(failure));
+            Err(Halt::Failed(failure)) => return waiting.end(Ending::Failed(failure)),
+            Err(Halt::NoDescriptor) => {
+                if self.waiting.is_empty() {
+                    kit.timers.set(kit.now + PAUSE, Token::WAITING);
+                }
+                return self.waiting.push(waiting);
             }
         };
         self.generation = self.generation.wrapping_add(1);
         let entry = self.slab.vacant_entry();
         let index = entry.key();
         let id = SessionId { index: index as u32, generation: self.generation & SessionId::GENERATIONS };
-        let session = entry.insert(Session::new(id, client, search, attempt, account));
+        let session = entry.insert(Session::new(id, waiting, attempt));
         let verdict = session.attempt(kit);
         self.settle(kit, index, verdict);
+    }
+
+    /// Looks whether there are descriptors for those that wait for one.
+    pub(crate) fn search_again(&mut self, kit: &mut Kit) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.search(kit, waiting);
+        }
     }
 
     pub(crate) fn ready(&mut self, kit: &mut Kit, id: SessionId, side: Side, event: Event) {
@@ -126,8 +155,9 @@ impl Sessions {
 
     /// Resets all connections that are left; how many.
     pub(crate) fn cut_all(&mut self, kit: &mut Kit) -> usize {
+        let cut = self.len();
+        std::mem::take(&mut self.waiting).into_iter().for_each(|waiting| waiting.end(Ending::Cut));
         let sessions = std::mem::take(&mut self.slab);
-        let cut = sessions.len();
         sessions.into_iter().for_each(|(_, session)| session.end(kit, Ending::Cut));
         cut
     }
@@ -145,6 +175,12 @@ impl Sessions {
                     self.busy.push(index);
                 }
             }
+            Verdict::SearchLater => {
+                // This closes the attempt that has failed, and so makes room for the next.
+                if let Some(waiting) = self.slab.remove(index).back_to_search() {
+                    self.search(kit, waiting);
+                }
+            }
             Verdict::Over(ending) => self.slab.remove(index).end(kit, ending),
         }
     }
@@ -155,8 +191,15 @@ impl SessionId {
     pub(crate) const GENERATIONS: u32 = (1 << 27) - 1;
 }
 
+impl Waiting {
+    fn end(self, ending: Ending) {
+        socket::reset(self.client);
+        self.account.close(ending);
+    }
+}
+
 impl Session {
-    fn new(id: SessionId, client: TcpStream, search: Search, attempt: Attempt, account: Account) -> Self {
+    fn new(id: SessionId, Waiting { client, search, account }: Waiting, attempt: Attempt) -> Self {
         let Attempt { stream, backend, started, until } = attempt;
         Self {
             id,
@@ -214,7 +257,8 @@ impl Session {
     fn next_attempt(&mut self, kit: &mut Kit) -> Verdict {
         let Some(connecting) = &mut self.connecting else { return Verdict::Wait };
         match connecting.search.next(&self.account, kit) {
-            Err(failure) => Verdict::Over(Ending::Failed(failure)),
+            Err(Halt::Failed(failure)) => Verdict::Over(Ending::Failed(failure)),
+            Err(Halt::NoDescriptor) => Verdict::SearchLater,
             Ok(attempt) => {
                 // Dropping the old socket closes it and takes it out of the poller.
                 self.backend = Leg::silent(attempt.stream);
@@ -224,6 +268,12 @@ impl Session {
                 self.attempt(kit)
             }
         }
+    }
+
+    /// What it was before an attempt was under way.
+    fn back_to_search(self) -> Option<Waiting> {
+        let Connecting { search, .. } = *self.connecting?;
+        Some(Waiting { client: self.client.stream, search, account: self.account })
     }
 
     fn connected(&mut self, kit: &mut Kit) -> Verdict {

@@ -231,7 +231,7 @@ impl<D: Datagrams> Worker<D> {
             Kind::Datagrams(number) => self.datagrams.ready(&mut self.kit, number, event),
             Kind::Waker => return true,
             // These are timers, never descriptors.
-            Kind::Descriptors | Kind::Drain => {}
+            Kind::Descriptors | Kind::Drain | Kind::Waiting => {}
         }
         false
     }
@@ -299,6 +299,7 @@ impl<D: Datagrams> Worker<D> {
             match token.kind() {
                 Kind::Session(id, _) => self.sessions.timed_out(&mut self.kit, id),
                 Kind::Descriptors => self.doors.look_for_descriptors(&mut self.kit),
+                Kind::Waiting => self.sessions.search_again(&mut self.kit),
                 // Noticed in finish_drain().
                 Kind::Drain | Kind::Waker | Kind::Door(_) | Kind::Datagrams(_) => {}
             }
