@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use netd_sys::poll::{Poller, Waker};
+use netd_sys::processor;
 
 use crate::Error;
 use crate::control::Control;
@@ -22,7 +23,7 @@ use crate::worker::{Command, Drained, Refused, Step, Worker};
 /// How the proxy runs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Threads, each with an event loop of its own.
+    /// Threads, each with an event loop of its own, and on a processor of its own if there are as many.
     pub workers: usize,
     /// How long a lightly loaded worker looks for more before it sleeps. Zero: it never does.
     pub spin: Duration,
@@ -74,6 +75,7 @@ impl Proxy {
         let peers: Arc<[Peer]> = wakers.iter().map(|waker| Peer::new(Arc::clone(waker))).collect();
         let process = Arc::new(Gate::new(config.max_connections, Arc::clone(&wakers)));
         let flows = (config.max_connections as usize / 2).div_ceil(count);
+        let processors = own_processors(count);
         let mut proxy = Self {
             control: Mutex::new(Control::new(Arc::clone(&wakers))),
             workers: Vec::with_capacity(count),
@@ -84,9 +86,15 @@ impl Proxy {
             let kit = Kit::new(poller, peers, PIPE_MEMORY / count, rand::random());
             let (commands, received) = mpsc::sync_channel(QUEUE);
             let worker = Worker::new(kit, received, Arc::clone(&process), config.spin, Udp::new(flows));
-            let thread = thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
-                worker.run().inspect_err(|error| tracing::error!(%error, "proxy worker ended"))
-            })?;
+            let spawn = || {
+                thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
+                    worker.run().inspect_err(|error| tracing::error!(%error, "proxy worker ended"))
+                })
+            };
+            let thread = match processors.get(number) {
+                Some(&processor) => processor::bound_to(processor, spawn)?,
+                None => spawn()?,
+            };
             proxy.workers.push(WorkerLink { commands, waker: Arc::clone(waker), thread: Some(thread) });
         }
         Ok(proxy)
@@ -170,6 +178,12 @@ impl Proxy {
         drop(done);
         await_all(&finished, deadline)
     }
+}
+
+/// Where each of `workers` stays, if there is a processor for each. Left to itself the kernel moves a worker to whoever
+/// wakes it, and then often both of two workers share a processor with a client while another has nothing to do.
+fn own_processors(workers: usize) -> Vec<usize> {
+    processor::allowed().ok().filter(|allowed| allowed.len() == workers).unwrap_or_default()
 }
 
 fn await_all(finished: &Receiver<Result<(), Refused>>, deadline: Instant) -> Result<(), Error> {

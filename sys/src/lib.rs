@@ -10,6 +10,7 @@ pub mod netns;
 pub mod nft;
 pub mod poll;
 pub mod process;
+pub mod processor;
 pub mod seqpacket;
 pub mod socket;
 pub mod splice;
