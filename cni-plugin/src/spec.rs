@@ -14,7 +14,7 @@ mod wishes;
 mod tests;
 
 pub(crate) use args::Args;
-pub(crate) use config::{Config, DEFAULT, OWNER, Valid};
+pub(crate) use config::{Config, DEFAULT, Valid};
 pub(crate) use env::{Command, Environment, Verb};
 pub(crate) use identity::{hash, sandbox_name};
 pub(crate) use node::Node;

@@ -20,7 +20,7 @@ use self::publish::is_published;
 use crate::daemon::{Daemon, reference};
 use crate::error::{Code, Failure, Result};
 use crate::result::addresses_of;
-use crate::spec::{Config, Environment, OWNER, Valid, Verb, Version, Wishes, sandbox_name};
+use crate::spec::{Config, Environment, Valid, Verb, Version, Wishes, sandbox_name};
 use crate::spool;
 
 /// What stdout is to say.
@@ -138,6 +138,8 @@ fn check(daemon: &Daemon, config: &Config, environment: &Environment) -> Result<
     if found.is_empty() { Ok(()) } else { Err(wrong(found.join("; "))) }
 }
 
+/// Frees what was attached for this configuration alone: another runtime, or another configuration, may have attached
+/// the same container, or others to the same network.
 fn gc(daemon: &Daemon, config: &Config) -> Result<()> {
     config.version.at_least(Version::V110, "GC")?;
     let Some(valid) = config.valid_attachments()? else {
@@ -151,7 +153,7 @@ fn gc(daemon: &Daemon, config: &Config) -> Result<()> {
         let Some(endpoint) = sandbox.network_settings.networks.get(network) else { continue };
         let interface = endpoint.interface.clone();
         let is_valid = valid.contains(&Valid { sandbox: sandbox.name.clone(), interface });
-        if is_valid || !made_by(config, &sandbox) {
+        if is_valid || endpoint.owner != config.owner() {
             continue;
         }
         let attachment = Tombstone {
@@ -175,13 +177,6 @@ fn parsed<T: FromStr<Err: Display>>(name: &str) -> Result<T> {
         Failure::new(Code::Internal, "the daemon's answer has a strange name", error.to_string())
     };
     name.parse().map_err(strange)
-}
-
-/// Several configurations may share a network of netd's. The owner names the one that brought the container in; a
-/// later one can claim it on the network that carries its own name only.
-fn made_by(config: &Config, sandbox: &Sandbox) -> bool {
-    let owner = &sandbox.config.owner;
-    *owner == config.owner() || (owner.starts_with(OWNER) && *config.network == *config.name)
 }
 
 fn status(daemon: &Daemon, config: &Config) -> Result<()> {

@@ -24,6 +24,8 @@ pub(crate) struct Guest {
     pub path: PathBuf,
     /// Device and inode.
     pub netns: (u64, u64),
+    /// 0: not known.
+    pub cookie: u64,
     pub boot: Arc<str>,
     /// Where sandboxes that share it have it mounted: those are ours, and prove nothing.
     pub ours: BTreeSet<PathBuf>,
@@ -44,13 +46,25 @@ impl Guest {
             id: Arc::clone(&sandbox.id),
             path: sandbox.netns.clone(),
             netns: sandbox.netns_identity,
+            cookie: sandbox.netns_cookie,
             boot: Arc::clone(&sandbox.boot),
             ours: sharers(sandbox, model).map(|sharer| sharer.netns.clone()).collect(),
         })
     }
 
     fn is_at(&self, path: &Path) -> bool {
-        Netns::open(path).is_ok_and(|found| (found.id().device, found.id().inode) == self.netns)
+        Netns::open(path).is_ok_and(|found| self.is(&found))
+    }
+
+    /// A namespace that came later may have its inode.
+    fn is(&self, found: &Netns) -> bool {
+        let is_known = || self.cookie == 0 || found.cookie().is_ok_and(|cookie| cookie == self.cookie);
+        (found.id().device, found.id().inode) == self.netns && is_known()
+    }
+
+    /// What cannot be opened may be it: a place in the table may be covered by now, or written otherwise there.
+    fn may_be_at(&self, path: &Path) -> bool {
+        Netns::open(path).map_or(true, |found| self.is(&found))
     }
 
     /// Whether its own path still leads to it. Cheap, and false is no proof of its end.
@@ -64,7 +78,7 @@ impl Guest {
 
     fn is_mounted(&self, mounted: &Mounted) -> bool {
         let at = mounted.get(&self.netns.1).map_or(&[][..], Vec::as_slice);
-        at.iter().any(|path| !self.ours.contains(path))
+        at.iter().any(|path| !self.ours.contains(path) && self.may_be_at(path))
     }
 
     /// By its own path: the cheap look, which most guests pass.
@@ -112,11 +126,11 @@ pub(crate) fn look(guests: Vec<Guest>) -> Vec<(Guest, Option<Anchor>)> {
         let mut again = Vec::new();
         for guest in missing {
             match inhabitants.get(&guest.netns.1) {
-                None => seen.push((guest, None)),
-                Some(pid) => match PidFd::open(*pid) {
+                Some((pid, netns)) if guest.may_be_at(netns) => match PidFd::open(*pid) {
                     Ok(process) => seen.push((guest, Some(Anchor::Process(process)))),
                     Err(_) => again.push(guest),
                 },
+                _ => seen.push((guest, None)),
             }
         }
         missing = again;
@@ -162,14 +176,15 @@ pub(crate) fn sharers<'a>(
     model.sandboxes.by(&SandboxKey::Shares(Arc::clone(&sandbox.id)))
 }
 
-/// A process with a thread in each of these namespaces. Not this process: a thread of ours may be on a visit.
-fn inhabitants(wanted: &BTreeSet<u64>) -> BTreeMap<u64, u32> {
+/// A process with a thread in each of these namespaces, and where that thread's namespace can be opened. Not this process: a thread of ours may be on a visit.
+fn inhabitants(wanted: &BTreeSet<u64>) -> BTreeMap<u64, (u32, PathBuf)> {
     let mut found = BTreeMap::new();
     for process in numbered(Path::new("/proc")).filter(|(pid, _)| *pid != std::process::id()) {
         for (_, thread) in numbered(&process.1.join("task")) {
-            let Ok(netns) = fs::metadata(thread.join("ns/net")) else { continue };
+            let path = thread.join("ns/net");
+            let Ok(netns) = fs::metadata(&path) else { continue };
             if wanted.contains(&netns.ino()) {
-                found.insert(netns.ino(), process.0);
+                found.insert(netns.ino(), (process.0, path));
             }
         }
         if found.len() == wanted.len() {
@@ -224,9 +239,12 @@ mod tests {
             id: "id".into(),
             path: path.into(),
             netns: (own.dev(), inode),
+            cookie: 0,
             boot: boot.into(),
             ours: BTreeSet::new(),
         };
+        let stranger = Guest { cookie: 1 << 60, ..guest(&path, own.ino(), &boot()) };
+        assert!(look(vec![stranger])[0].1.is_none(), "the inode was given out again");
         let seen = look(vec![
             guest(&path, own.ino(), &boot()),
             guest(Path::new("/nowhere"), 1, ""),

@@ -100,6 +100,9 @@ pub(crate) struct Sandbox {
     /// The boot in which it was joined, if somebody else has made it: its device and inode mean nothing in the next.
     #[serde(default)]
     pub boot: Arc<str>,
+    /// And there its cookie: a later namespace may have the same inode. 0: not known.
+    #[serde(default)]
+    pub netns_cookie: u64,
     pub hostname: Arc<str>,
     pub endpoints: Vec<Endpoint>,
     pub publishes: Vec<Publish>,
@@ -147,6 +150,9 @@ pub(crate) struct Endpoint {
     pub names: Vec<Arc<str>>,
     #[serde(default)]
     pub bandwidth: Bandwidth,
+    /// Who asked for it: of a sandbox that several networks of a runtime share, each has its own.
+    #[serde(default)]
+    pub owner: Arc<str>,
 }
 
 /// How much traffic an endpoint may cause, each way.

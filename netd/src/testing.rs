@@ -20,6 +20,7 @@ pub(crate) fn sandbox(name: &str) -> Sandbox {
         netns_identity: (4, 4_026_531_840),
         netns_is_ours: true,
         boot: "".into(),
+        netns_cookie: 0,
         hostname: name.into(),
         endpoints: Vec::new(),
         publishes: Vec::new(),
@@ -84,6 +85,7 @@ pub(crate) fn endpoint(network: &Id, addresses: &[(IpAddr, u8)]) -> Endpoint {
         aliases: Vec::new(),
         names: Vec::new(),
         bandwidth: Bandwidth::default(),
+        owner: "cli".into(),
     }
 }
 

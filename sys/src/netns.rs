@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::thread;
 
@@ -126,6 +127,11 @@ impl Netns {
         self.id
     }
 
+    /// A number that no other namespace has had since the machine started; inodes are given out again.
+    pub fn cookie(&self) -> Result<u64, KernelError> {
+        self.run(cookie_here)?.doing("tell apart the network namespace", self.id)
+    }
+
     /// Runs `f` inside, on the calling thread, and comes back, also when `f` panics. Only for making descriptors and
     /// for sysctls: `f` must start no thread and keep nothing that remembers where it was made. A thread that cannot
     /// come back would go on in the wrong network, so the process ends instead.
@@ -192,6 +198,17 @@ fn share(directory: &Path) -> Result<(), KernelError> {
         }
         other => other.doing(deed, directory.display()),
     }
+}
+
+fn cookie_here() -> io::Result<u64> {
+    let socket = UnixDatagram::unbound()?;
+    let (mut cookie, mut size) = (0_u64, size_of::<u64>() as libc::socklen_t);
+    let value = (&raw mut cookie).cast();
+    // SAFETY: the descriptor is open, and the kernel writes at most the eight bytes that are there.
+    let done = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, value, &raw mut size)
+    };
+    if done == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 const OWN: &str = "/proc/thread-self/ns/net";

@@ -134,6 +134,21 @@ fn a_panic_inside_comes_back_to_the_own_namespace() {
 }
 
 #[test]
+fn a_cookie_is_never_given_out_again() {
+    machine(|| {
+        let mut seen = vec![Netns::current().expect("current").cookie().expect("its cookie")];
+        for _ in 0..3 {
+            let web = Netns::create_at(Path::new(WEB)).expect("create");
+            let cookie = web.cookie().expect("its cookie");
+            assert_eq!(Netns::open(Path::new(WEB)).expect("open").cookie().expect("the same"), cookie);
+            assert!(!seen.contains(&cookie), "{cookie} of {seen:?}");
+            seen.push(cookie);
+            Netns::remove_at(Path::new(WEB)).expect("remove");
+        }
+    });
+}
+
+#[test]
 fn a_sysctl_is_set_where_it_is_meant_and_says_what_it_was() {
     machine(|| {
         let web = Netns::create_at(Path::new(WEB)).expect("create");

@@ -272,8 +272,12 @@ fn gc_frees_what_is_not_listed_on_its_own_network() {
         two.add("eth0", &app)?;
         two.add("eth1", &db)?;
         netd.netd("sandbox create mine --network app")?;
+        // Another configuration, on the same network of netd's, and one more device of a container that is ours.
+        let theirs = Container::new(&netd, "theirs")?;
+        let other = with(&config(&netd, "1.1.0", "other"), "network", "app");
+        theirs.add("eth0", &other)?;
         ensure!(error(&plugin(&netd.place, "GC", &app)?)?["code"] == 7, "no list is no order");
-        ensure!(sandboxes(&netd)? == 3, "and changes nothing");
+        ensure!(sandboxes(&netd)? == 4, "and changes nothing");
         let list = json!([{ "containerID": "one", "ifname": "eth0" }]);
         plugin(&netd.place, "GC", &with(&app, "cni.dev/valid-attachments", list))?.success()?;
         ensure!(one.links()?.contains("eth0"), "it is listed");
@@ -288,6 +292,10 @@ fn gc_frees_what_is_not_listed_on_its_own_network() {
         one.has_only_loopback()?;
         two.has_only_loopback()?;
         ensure!(netd.netd("sandbox ls")?.stdout.contains("mine"), "what no runtime made is nobody's garbage");
+        ensure!(theirs.links()?.contains("eth0"), "what another one made is not ours");
+        plugin(&netd.place, "GC", &with(&other, "cni.dev/valid-attachments", json!([])))?.success()?;
+        theirs.has_only_loopback()?;
+        theirs.unmount()?;
         netd.place.sh("ip netns del one")?;
         netd.place.sh("ip netns del two").map(drop)
     });

@@ -122,4 +122,7 @@ pub struct EndpointSettings {
     pub host_interface: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bandwidth>,
+    /// Who asked for it: `cli`, `cni:<network>`, ...
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
 }

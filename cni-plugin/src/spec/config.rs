@@ -83,9 +83,9 @@ impl Config {
         self.root().member("prevResult")?.map(|node| node.object()).transpose()
     }
 
-    /// Who made a sandbox for this network.
+    /// What everything that is attached for this network is marked with.
     pub(crate) fn owner(&self) -> String {
-        format!("{OWNER}{}", self.name)
+        format!("cni:{}", self.name)
     }
 
     /// `None`: the runtime has not said, which is not the same as none. The second key is what runtimes sent before
@@ -110,9 +110,6 @@ impl Config {
         list.items()?.map(one).collect::<Result<_>>().map(Some)
     }
 }
-
-/// How owners begin that are CNI networks.
-pub(crate) const OWNER: &str = "cni:";
 
 fn path(root: &Node<'_>, key: &str, default: &str) -> Result<PathBuf> {
     let Some(node) = root.member(key)? else { return Ok(default.into()) };

@@ -186,6 +186,7 @@ impl Add<'_> {
             interface: Some(self.interface.clone()),
             dns_name: self.wishes.name.clone(),
             bandwidth: self.wishes.bandwidth,
+            owner: Some(self.owner.clone()),
         };
         let params = NetworkParams { name: self.network()? };
         let settings = self.daemon.call::<network::Connect>(&params, &body).map_err(|error| {

@@ -227,6 +227,7 @@ fn connect(client: &Client, args: ConnectArgs) -> Result<ExitCode> {
         interface: None,
         dns_name: None,
         bandwidth: None,
+        owner: None,
     };
     client.call::<network::Connect>(&NetworkParams { name: args.network }, &body).context(deed)?;
     Ok(ExitCode::SUCCESS)

@@ -24,7 +24,10 @@ pub(crate) fn list(world: &World, only: Option<&BTreeSet<Id>>) -> Vec<Guest> {
 /// Removes those that a look has found dead, unless they are others by now. How many.
 pub(crate) fn bury(world: &mut World, dead: &[Guest]) -> usize {
     let is_meant = |sandbox: &Sandbox, guest: &Guest| {
-        sandbox.netns == guest.path && sandbox.netns_identity == guest.netns && sandbox.boot == guest.boot
+        sandbox.netns == guest.path
+            && sandbox.netns_identity == guest.netns
+            && sandbox.netns_cookie == guest.cookie
+            && sandbox.boot == guest.boot
     };
     let mut buried = 0;
     for guest in dead {

@@ -190,6 +190,7 @@ pub(crate) fn endpoint(
         interface: endpoint.interface.to_string(),
         host_interface: endpoint.host_link.to_string(),
         bandwidth: bandwidth(endpoint.bandwidth),
+        owner: endpoint.owner.to_string(),
     };
     Some((network.name.to_string(), settings))
 }

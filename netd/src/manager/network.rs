@@ -291,6 +291,7 @@ fn join(
         mac: request.mac_address,
         name: request.dns_name.as_ref(),
         bandwidth: request.bandwidth,
+        owner: request.owner.as_deref().unwrap_or("cli"),
     };
     let interface = wire::interface(&before.endpoints, request.interface.as_ref())?;
     let endpoint = wire::endpoint(world, undo, network, &owner, interface, &wish)?;

@@ -89,6 +89,7 @@ fn draft(world: &World, request: &CreateSandbox) -> Result<Sandbox> {
         netns: request.netns.clone().unwrap_or_else(|| world.config.netns_dir.join(&*request.name)),
         netns_identity: (0, 0),
         netns_is_ours: request.netns.is_none(),
+        netns_cookie: 0,
         boot: if request.netns.is_some() { guests::boot() } else { "".into() },
         hostname,
         endpoints: Vec::new(),
@@ -152,6 +153,7 @@ fn endpoints(
             mac: attachment.mac_address,
             name: attachment.dns_name.as_ref(),
             bandwidth: attachment.bandwidth,
+            owner: &sandbox.owner,
         };
         let interface = wire::interface(&endpoints, attachment.interface.as_ref())?;
         endpoints.push(wire::endpoint(world, undo, &network, &owner, interface, &wish)?);
@@ -173,6 +175,7 @@ fn namespace(
     let netns = if request.netns.is_some() {
         let netns = check::given_path(&sandbox.netns)?;
         check::given_namespace(world, &netns, sandbox)?;
+        sandbox.netns_cookie = netns.cookie()?;
         netns
     } else {
         undo.push(Step::Namespace(sandbox.netns.clone()));

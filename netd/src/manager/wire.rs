@@ -29,6 +29,7 @@ pub(super) struct Wish<'a> {
     pub mac: Option<Mac>,
     pub name: Option<&'a Alias>,
     pub bandwidth: Option<api::Bandwidth>,
+    pub owner: &'a str,
 }
 
 /// With their prefix lengths.
@@ -66,6 +67,7 @@ pub(super) fn endpoint(
         aliases: wish.aliases.iter().map(|alias| alias.to_lowercase().into()).collect(),
         names: names(first, owner, wish.aliases.iter().map(|alias| &**alias)),
         bandwidth,
+        owner: wish.owner.into(),
         ..record(network, owner, new_id(), (v4, v6), wish.mac)
     })
 }
@@ -95,6 +97,7 @@ pub(super) fn record(
         aliases: Vec::new(),
         names: names(owner.name, owner, std::iter::empty()),
         bandwidth: Bandwidth::default(),
+        owner: "".into(),
     }
 }
 

@@ -90,6 +90,7 @@ fn build(world: &mut World, undo: &mut Undo, network: &Network, new: &NewEndpoin
         netns_identity: NOWHERE,
         netns_is_ours: false,
         boot: "".into(),
+        netns_cookie: 0,
         hostname: Arc::clone(&name),
         name,
         endpoints: vec![endpoint],
