@@ -24,7 +24,11 @@ impl Ended {
 }
 
 fn plugin(variables: &[(&str, &str)]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_netd-cni"))
+    program(Path::new(env!("CARGO_BIN_EXE_netd-cni")), variables)
+}
+
+fn program(path: &Path, variables: &[(&str, &str)]) -> Child {
+    Command::new(path)
         .env_clear()
         .envs(variables.iter().copied())
         .stdin(Stdio::piped())
@@ -145,4 +149,27 @@ fn without_a_daemon_add_says_try_again_status_says_50_and_del_takes_a_note() {
     std::fs::remove_dir_all(folder.path().join("spool")).unwrap();
     std::fs::write(folder.path().join("spool"), "").unwrap();
     assert_eq!(call(&attachment("DEL", ""), &text).error()["code"], 11, "nowhere to write it down");
+}
+
+#[test]
+fn host_local_works_as_a_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("host-local");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_netd-cni"), &path).unwrap();
+    let about = end(program(&path, &[]));
+    assert!(about.success && about.stderr.starts_with("CNI host-local plugin v1.9.0\n"), "{}", about.stderr);
+    let config = json!({ "cniVersion": "1.0.0", "name": "app", "type": "macvlan", "ipam": {
+        "type": "host-local", "subnet": "10.1.0.0/24", "dataDir": folder.path().join("data") } });
+    let call = |verb: &str| {
+        let mut child = program(&path, &attachment(verb, OTHER));
+        child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
+        end(child)
+    };
+    let added = call("ADD");
+    assert!(added.success && added.stderr.is_empty(), "{} {}", added.stdout, added.stderr);
+    let result: Value = serde_json::from_str(&added.stdout).unwrap();
+    assert_eq!(result["ips"], json!([{ "address": "10.1.0.2/24", "gateway": "10.1.0.1" }]));
+    assert_eq!(call("ADD").error()["code"], 100, "once a container and device");
+    let left = call("DEL");
+    assert!(left.success && left.stdout.is_empty() && left.stderr.is_empty());
 }

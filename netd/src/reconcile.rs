@@ -395,15 +395,17 @@ impl Reconcile {
         wanted.filter(|listener| !self.held.has(&key(listener))).collect()
     }
 
-    /// Keys of the sockets that these need and that could not be opened.
+    /// Keys of what these need and has no socket. Ports that are steered come in by their funnel's.
     pub(crate) fn lacks(
         &self,
         view: Option<&View>,
         listeners: &BTreeMap<ListenerId, Listener>,
     ) -> Vec<SocketKey> {
-        let view = view.map(|view| sockets::view_key(&view.id));
-        let keys = view.into_iter().chain(listeners.keys().cloned());
-        keys.filter(|key| !self.held.has(key)).collect()
+        let view = view.map(|view| sockets::view_key(&view.id)).filter(|key| !self.held.has(key));
+        let deaf = listeners
+            .iter()
+            .filter(|(key, listener)| !self.held.has(listener.funnel.as_ref().unwrap_or(key)));
+        view.into_iter().chain(deaf.map(|(key, _)| Arc::clone(key))).collect()
     }
 
     pub(crate) fn projection(&self) -> &Projection {

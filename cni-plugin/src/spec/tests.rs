@@ -197,6 +197,41 @@ fn what_cannot_be_done_is_refused_by_name() {
 }
 
 #[test]
+fn the_later_source_of_a_wish_wins() {
+    let args = "IgnoreUnknown=1;MAC=02:00:00:00:00:01;IP=10.1.0.1";
+    let given = |more: Value| {
+        let mut document = json!({ "cniVersion": "1.0.0", "name": "app" });
+        document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let wishes = wishes(&document.to_string(), args).unwrap();
+        (wishes.mac.unwrap().octets()[5], wishes.v4.unwrap().octets()[3])
+    };
+    assert_eq!(given(json!({})), (1, 1));
+    let by_args = json!({ "cni": { "mac": "02:00:00:00:00:02", "ips": ["10.1.0.2/24"] } });
+    assert_eq!(given(json!({ "args": by_args })), (2, 2));
+    let by_runtime = json!({ "mac": "02:00:00:00:00:03", "ips": ["10.1.0.3"] });
+    assert_eq!(given(json!({ "args": by_args, "runtimeConfig": by_runtime })), (3, 3));
+    let nothing = json!({ "mac": "", "ips": [] });
+    assert_eq!(given(json!({ "runtimeConfig": nothing })), (1, 1), "what is empty is not given");
+}
+
+#[test]
+fn ports_that_do_not_exist_are_refused() {
+    for mapping in [
+        json!({ "hostPort": 70_000, "containerPort": 80 }),
+        json!({ "hostPort": -1, "containerPort": 80 }),
+        json!({ "hostPort": 8080, "containerPort": 0 }),
+        json!({ "hostPort": 8080, "containerPort": 65_536 }),
+        json!({ "hostPort": 8080 }),
+    ] {
+        let refused = wishes(&with(&json!({ "portMappings": [mapping] })), "").unwrap_err();
+        let said = format!("{} {}", refused.message, refused.details);
+        assert!(refused.code == Code::InvalidConfig && said.contains("portMappings[0]"), "{refused:?}");
+    }
+    let unnamed = with(&json!({ "portMappings": [{ "hostPort": 0, "containerPort": 80 }] }));
+    assert!(wishes(&unnamed, "").unwrap().ports.is_empty());
+}
+
+#[test]
 fn the_network_is_made_as_the_configuration_says() {
     let made = |more: Value| {
         let mut document = json!({ "cniVersion": "1.0.0", "name": "app" });

@@ -267,6 +267,36 @@ fn routes_are_those_of_the_configuration() {
 }
 
 #[test]
+fn one_container_has_both_families() {
+    scenario(|lab| {
+        let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);
+        let netd = host.daemon()?;
+        let mut list = podman("app", 1);
+        list["cniVersion"] = "1.0.0".into();
+        let ipam = &mut list["plugins"][0]["ipam"];
+        ipam["routes"] = json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]);
+        let second = json!([{ "subnet": "fd89::/64", "gateway": "fd89::1" }]);
+        ipam["ranges"].as_array_mut().context("ranges")?.push(second);
+        let web = Container::new(&netd, "web", &list)?
+            .with("portMappings", json!([{ "hostPort": 8080, "containerPort": 7000, "protocol": "tcp" }]))
+            .with("ips", json!(["10.89.1.7", "fd89::7"]));
+        let result = web.add()?;
+        let v6 = json!({ "interface": 2, "address": "fd89::7/64", "gateway": "fd89::1" });
+        ensure!(result["ips"][1] == v6 && result["routes"][1]["dst"] == "::/0", "{result}");
+        let bridge = host.sh("ip addr show cni-podman1")?.stdout;
+        ensure!(bridge.contains("10.89.1.1/24") && bridge.contains("fd89::1/64"), "{bridge}");
+        web.inside().sh("ping -c1 -W2 2001:db8:2::fe")?;
+        traffic::serve(web.inside().listen((std::net::Ipv6Addr::UNSPECIFIED, 7000))?);
+        for address in [IpAddr::from(host.v4), host.v6.into()] {
+            traffic::exchange(&outsider, (address, 8080).into(), 1, 1000, 1000)?;
+        }
+        web.check(&result)?;
+        web.del("", Some(&result))?;
+        web.leave()
+    });
+}
+
+#[test]
 fn rates_are_set_behind_the_bridge() {
     scenario(|lab| {
         let host = lab.host("n1")?;

@@ -72,7 +72,7 @@ fn nerdctls_and_containerds_networks() {
 }
 
 #[test]
-fn the_reference_s_defaults() {
+fn the_references_defaults() {
     let wanted =
         read(r#"{"cniVersion":"1.0.0","name":"a","ipam":{"type":"host-local","subnet":"10.1.0.0/24"}}"#)
             .unwrap();
