@@ -6,6 +6,7 @@
 
 mod host;
 mod sockets;
+mod steered;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,13 +20,12 @@ use netd_proxy::table::{Change as Proxy, Listener, ListenerId, Protocol as Carri
 use netd_sys::netns::Netns;
 use netd_sys::nft::Nft;
 
-use crate::config::SteerBy;
 use crate::dataplane::{Batch, Session, SocketKey, SocketUse, Sockets};
 use crate::driver::Background;
 use crate::error::{Chain, Result};
 use crate::files::{Files, HOSTS, RESOLV_CONF};
-use crate::model::{self, Id, Mode, Model, Protocol, PublishBy, Sandbox, SandboxKey};
-use crate::steer::{Moves, Steering};
+use crate::model::{self, Id, Mode, Model, Protocol, Sandbox, SandboxKey};
+use crate::steer::Steering;
 use crate::tables::{Change, Projection};
 use crate::{firewall, hosts, resolvconf, resolver, steer};
 pub(crate) use host::HostResolver;
@@ -49,12 +49,12 @@ impl Reconcile {
         host: HostResolver,
         background: Background,
         workers: usize,
-        steer: SteerBy,
+        steering: Steering,
     ) -> Result<Self> {
         Ok(Self {
             projection: Projection::default(),
             held: Held::default(),
-            steering: Steering::new(steer),
+            steering,
             session: None,
             files,
             host,
@@ -135,67 +135,16 @@ impl Reconcile {
         let mut changes = vec![self.host_servers_change()];
         changes.extend(self.projection.whole());
         self.open_missing(model, &changes);
-        let steered = self.steering.is_open() || steers(&changes);
-        if !steers(&changes) {
-            self.steering.close();
+        if serving == 0 {
+            self.leave_to_servers(&mut changes);
         }
+        self.session = Some(session);
         self.add_funnels(model, &mut changes);
         let sockets = self.held.follow_all(&changes);
-        self.session = Some(session);
-        if steered {
-            // Before the data plane lets go of what an earlier control plane has left with it.
-            let moves = self.steering.follow(&changes, true);
-            self.write_firewall(model);
-            self.lead(&moves, model);
-        }
+        // Before the data plane lets go of what an earlier control plane has left with it.
+        self.steer_all(&changes, model);
         if let Some(session) = &self.session {
             send(session, Batch { revision, full: true, changes, sockets });
-        }
-    }
-
-    /// Makes ready to steer ports, so that what cannot be fails the request and not the service.
-    pub(crate) fn prepare_steering(&mut self, model: &Model) -> Result<()> {
-        if self.steering.is_open() {
-            return Ok(());
-        }
-        let held = &self.held;
-        let made = self.steering.open(self.workers, |key| held.one(key))?;
-        for (funnel, sockets) in made {
-            self.held.hold(funnel, SocketUse::Listener, sockets);
-        }
-        self.held.forget(sockets::LINK);
-        if let Some(link) = self.steering.link() {
-            let link = link.try_clone_to_owned().map_err(|error| {
-                ApiError::kernel(format!("cannot duplicate the link of the BPF program: {error}"))
-            })?;
-            self.held.hold(sockets::LINK.into(), SocketUse::Keep, vec![link]);
-        }
-        self.write_firewall(model);
-        Ok(())
-    }
-
-    pub(crate) fn steering(&self) -> &Steering {
-        &self.steering
-    }
-
-    /// Puts the funnels before the listeners that clients reach through them.
-    fn add_funnels(&mut self, model: &Model, changes: &mut Vec<Change>) {
-        if !steers(changes) {
-            return;
-        }
-        if let Err(error) = self.prepare_steering(model) {
-            tracing::error!(%error, "cannot steer published ports");
-        }
-        changes.splice(0..0, self.steering.funnels().collect::<Vec<_>>());
-    }
-
-    fn lead(&mut self, moves: &Moves, model: &Model) {
-        if moves.is_empty() {
-            return;
-        }
-        if let Err(error) = self.steering.carry_out(moves, &mut self.nft) {
-            tracing::warn!(error = %Chain(&error), "cannot change which ports are steered: writing all of it anew");
-            self.write_firewall(model);
         }
     }
 
@@ -294,11 +243,7 @@ impl Reconcile {
 
     /// Makes the host's table what the records say, in one transaction.
     pub(crate) fn write_firewall(&mut self, model: &Model) {
-        // Where ports are steered to is known when the data plane has handed its sockets over. Until then the table that
-        // an earlier daemon has left leads there.
-        let steered = || model.sandboxes.values().flat_map(|sandbox| &sandbox.publishes);
-        let waits = self.session.is_none() && steered().any(|publish| publish.by == PublishBy::Steer);
-        if waits && self.nft.exists(firewall::TABLE).unwrap_or(false) {
+        if self.awaits_funnels(model) && self.nft.exists(firewall::TABLE).unwrap_or(false) {
             return;
         }
         let mut table = firewall::render(model);
@@ -391,8 +336,7 @@ impl Reconcile {
             _ => None,
         };
         let wanted = self.projection.whole().into_iter().filter_map(listener);
-        let key = |listener: &Listener| listener.funnel.as_ref().unwrap_or(&listener.id).clone();
-        wanted.filter(|listener| !self.held.has(&key(listener))).collect()
+        wanted.filter(|listener| !self.held.has(&listener.id) && !self.steering.leads(&listener.id)).collect()
     }
 
     /// Keys of what these need and has no socket. Ports that are steered come in by their funnel's.
@@ -419,13 +363,6 @@ fn bind(listener: &Listener, workers: usize) -> Result<Vec<OwnedFd>, netd_sys::K
         Carried::Udp => Protocol::Udp,
     };
     steer::bind(protocol, listener.address.ip(), listener.address.port(), 1, workers)
-}
-
-fn steers(changes: &[Change]) -> bool {
-    changes.iter().any(|change| match change {
-        Change::Proxy(Proxy::PutListener(listener)) => listener.funnel.is_some(),
-        Change::Proxy(_) | Change::Dns(_) => false,
-    })
 }
 
 fn dropped_views(steps: &[Change]) -> Vec<ViewId> {

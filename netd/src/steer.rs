@@ -13,5 +13,5 @@ mod rules;
 mod steering;
 
 pub(crate) use bind::{bind, is_clash};
-pub(crate) use holder::{Holder, Refusal, check, holders};
+pub(crate) use holder::{Taken, holders};
 pub(crate) use steering::{Moves, Steering};

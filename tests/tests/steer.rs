@@ -194,6 +194,29 @@ fn traffic_of_its_own(host: &Host, port: u16) -> Result<()> {
 }
 
 #[test]
+fn a_program_that_took_the_port_while_netd_was_away_keeps_it() {
+    scenario(|lab| {
+        let host = lab.host("n1")?;
+        let netd = host.daemon()?;
+        let web = netd.create("web", "--publish-by steer -p 8080:7000 -p 8081:7000")?;
+        serve(&web)?;
+        let reserved = reserve(&host, "/usr/bin/sleep", 8081, 1)?;
+        netd.terminate()?;
+        let server = host.start("python3 -u -m http.server 8080")?;
+        server.says("Serving")?;
+        netd.start()?;
+        traffic_of_its_own(&host, 8080)?;
+        traffic::exchange(&host, (Ipv4Addr::LOCALHOST, 8081).into(), 1, 10, 10)?;
+        let told = netd.try_netd("doctor")?.stdout;
+        ensure!(told.contains("8080 of sandbox web"), "doctor tells of it: {told}");
+        // Once steered, a port stays so through a restart of the data plane, whoever holds it.
+        drop(reserved);
+        netd.kill_dataplane()?;
+        traffic::exchange(&host, (Ipv4Addr::LOCALHOST, 8081).into(), 1, 10, 10)
+    });
+}
+
+#[test]
 fn who_counts_as_a_reservation_is_a_setting() {
     scenario(|lab| {
         let host = lab.host("n1")?;

@@ -18,7 +18,7 @@ use crate::error::{Fault, Result};
 use crate::ipam::Family;
 use crate::model::{Mode, PortRange, Protocol, Publish, PublishBy, Sandbox};
 use crate::ports::{Clash, Owner};
-use crate::steer::{self, Holder, Refusal};
+use crate::steer::{self, Taken};
 use crate::tables::{gateway_endpoint, listener_id};
 
 /// Free candidates that the kernel may refuse before the search is given up.
@@ -169,11 +169,11 @@ fn steer_all(world: &mut World, publish: &Publish) -> Result<(), Uncaught> {
         let ports = publish.pairs().map(|(port, _)| port);
         ports.flat_map(|port| publish.addresses.iter().map(move |&address| SocketAddr::new(address, port)))
     };
-    let holders = &world.config.reservation_holders;
-    steer::check(publish.protocol, places(), holders).map_err(|refusal| match refusal {
-        Refusal::Kernel(error) => Uncaught::Fault(error.into()),
-        Refusal::Taken { at, by } => Uncaught::Taken(Taken { at, by }),
-    })?;
+    let steering = world.reconcile.steering();
+    let taken = steering.taken(publish.protocol, places()).map_err(|error| Uncaught::Fault(error.into()))?;
+    if let Some(taken) = taken.into_iter().next() {
+        return Err(Uncaught::Taken(taken));
+    }
     world.reconcile.prepare_steering(world.records.model()).map_err(Uncaught::Fault)?;
     if world.reconcile.steering().has_room(places().count()) {
         return Ok(());
@@ -188,13 +188,6 @@ fn steer_all(world: &mut World, publish: &Publish) -> Result<(), Uncaught> {
 enum Uncaught {
     Fault(Fault),
     Taken(Taken),
-}
-
-/// Another program has the port.
-struct Taken {
-    at: SocketAddr,
-    /// Who, as far as it can be found.
-    by: Vec<Holder>,
 }
 
 fn taken(clash: &Clash) -> ApiError {

@@ -20,6 +20,7 @@ use crate::ipam::{Leases, Pool, Pools};
 use crate::model::{Mode, Network, Sandbox, SandboxKey};
 use crate::ports::Ports;
 use crate::reconcile::{HostResolver, Reconcile};
+use crate::steer::Steering;
 use crate::store::{Records, Redb, Store, Txn, encode, key_of};
 
 /// Opens the store and reads it; touches nothing in the kernel.
@@ -30,10 +31,11 @@ pub(crate) fn open(config: Arc<Config>, bus: Bus) -> anyhow::Result<World> {
     let files = Files::new(&config.run_dir);
     let host = HostResolver::new(config.resolv_conf.clone(), config.dns_servers.clone());
     let kernel = Kernel::open()?;
+    let steering = Steering::new(config.steer, config.reservation_holders.clone());
     let mut world = World {
         watch,
         records: Records::default(),
-        reconcile: Reconcile::new(files, host, kernel.background.clone(), config.workers(), config.steer)?,
+        reconcile: Reconcile::new(files, host, kernel.background.clone(), config.workers(), steering)?,
         kernel,
         pools: Pools::new(&pools, &machine_seed(&config))?,
         leases: BTreeMap::new(),

@@ -19,40 +19,35 @@ pub(crate) struct Holder {
     pub program: String,
 }
 
-/// Why a port cannot be steered.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    Kernel(KernelError),
-    /// Somebody serves there, or may: nobody known holds it.
-    Taken {
-        at: SocketAddr,
-        by: Vec<Holder>,
-    },
+/// A port that somebody serves, or may: nobody known holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub at: SocketAddr,
+    /// Who, as far as it can be found.
+    pub by: Vec<Holder>,
 }
 
-/// Whether all of these are free, or held by `reservations` alone.
-pub(crate) fn check(
+/// Those of the places that are neither free nor held by `reservations` alone.
+pub(super) fn taken(
     protocol: Protocol,
     places: impl Iterator<Item = SocketAddr>,
     reservations: &[String],
-) -> Result<(), Refusal> {
+) -> Result<Vec<Taken>, KernelError> {
     let mut clashes = Vec::new();
     for place in places {
         match socket::probe(place, transport(protocol)) {
             Ok(()) => {}
             Err(error) if is_clash(&error) => clashes.push(place),
-            Err(error) => return Err(Refusal::Kernel(error)),
+            Err(error) => return Err(error),
         }
     }
     if clashes.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    for (at, by) in clashes.iter().zip(holders(protocol, &clashes)) {
-        if by.is_empty() || by.iter().any(|holder| !reservations.contains(&holder.program)) {
-            return Err(Refusal::Taken { at: *at, by });
-        }
-    }
-    Ok(())
+    let holders = holders(protocol, &clashes);
+    let taken = clashes.into_iter().zip(holders).map(|(at, by)| Taken { at, by });
+    let serves = |holder: &Holder| !reservations.contains(&holder.program);
+    Ok(taken.filter(|taken| taken.by.is_empty() || taken.by.iter().any(serves)).collect())
 }
 
 /// For each place the processes that have a socket there. None where they cannot be found.
@@ -201,10 +196,10 @@ mod tests {
         let holders = holders(Protocol::Tcp, &[at]);
         assert_eq!(holders[0].iter().map(|holder| holder.pid).collect::<Vec<_>>(), [std::process::id()]);
         let program = holders[0][0].program.clone();
-        let refused = check(Protocol::Tcp, [at].into_iter(), &[]);
-        assert!(matches!(refused, Err(Refusal::Taken { at: where_, .. }) if where_ == at), "{refused:?}");
-        check(Protocol::Tcp, [at].into_iter(), &[program]).unwrap();
+        let taken = |reservations: &[String]| taken(Protocol::Tcp, [at].into_iter(), reservations).unwrap();
+        assert_eq!(taken(&[]), [Taken { at, by: holders[0].clone() }]);
+        assert_eq!(taken(&[program]), []);
         drop(listener);
-        check(Protocol::Tcp, [at].into_iter(), &[]).unwrap();
+        assert_eq!(taken(&[]), []);
     }
 }

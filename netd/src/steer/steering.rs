@@ -11,14 +11,18 @@ use netd_sys::nft::{Nft, Table};
 use netd_sys::{KernelError, socket};
 
 use super::funnel::{KINDS, Kind};
+use super::holder::{Taken, taken};
 use super::rules::{self, Place};
 use crate::config::SteerBy;
 use crate::error::{Chain, Result};
+use crate::model::Protocol;
 use crate::tables::Change;
 
 #[derive(Debug)]
 pub(crate) struct Steering {
     by: SteerBy,
+    /// Programs whose sockets are passed by.
+    reservations: Vec<String>,
     active: Option<Active>,
 }
 
@@ -47,8 +51,22 @@ pub(crate) struct Moves {
 pub(crate) type Sockets = (netd_proxy::table::FunnelId, Vec<OwnedFd>);
 
 impl Steering {
-    pub(crate) fn new(by: SteerBy) -> Self {
-        Self { by, active: None }
+    pub(crate) fn new(by: SteerBy, reservations: Vec<String>) -> Self {
+        Self { by, reservations, active: None }
+    }
+
+    /// Those of the places that somebody has, reservations apart.
+    pub(crate) fn taken(
+        &self,
+        protocol: Protocol,
+        places: impl Iterator<Item = SocketAddr>,
+    ) -> Result<Vec<Taken>, KernelError> {
+        taken(protocol, places, &self.reservations)
+    }
+
+    /// Whether the listener's port is led to its funnel.
+    pub(crate) fn leads(&self, listener: &str) -> bool {
+        self.active.as_ref().is_some_and(|active| active.ports.contains_key(listener))
     }
 
     pub(crate) fn is_open(&self) -> bool {
