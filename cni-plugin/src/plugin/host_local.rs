@@ -5,7 +5,8 @@ mod range;
 mod store;
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -243,10 +244,12 @@ fn unusable(folder: &Path, error: &io::Error) -> Failure {
 
 /// A resolver file as `dns` of a result.
 pub(super) fn resolv_conf(path: &str) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST_RESOLVER_FILE).read_to_end(&mut text));
+    read.map_err(|error| {
         Failure::new(Code::Io, format!("cannot read the resolver file {path}"), error.to_string())
     })?;
-    Ok(resolvers(&text))
+    Ok(resolvers(&String::from_utf8_lossy(&text)))
 }
 
 fn resolvers(text: &str) -> Value {
@@ -273,6 +276,7 @@ fn resolvers(text: &str) -> Value {
     dns.into()
 }
 
+const LONGEST_RESOLVER_FILE: u64 = 1 << 20;
 const DEFAULT_FOLDER: &str = "/var/lib/cni/networks";
 
 #[cfg(test)]

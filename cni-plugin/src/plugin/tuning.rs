@@ -196,7 +196,8 @@ fn check(environment: &Environment, config: &Config) -> Result<()> {
 
 /// The result with what has changed of the container's own device.
 fn told(mut result: Value, settings: &Settings, environment: &Environment, version: Version) -> Value {
-    for interface in result["interfaces"].as_array_mut().into_iter().flatten() {
+    let interfaces = result.get_mut("interfaces").and_then(Value::as_array_mut);
+    for interface in interfaces.into_iter().flatten() {
         let is_own = interface["name"] == environment.interface.as_str()
             && interface["sandbox"].as_str().is_some_and(|sandbox| !sandbox.is_empty());
         if !is_own {

@@ -49,7 +49,8 @@ impl Store {
             let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            let text = fs::read_to_string(entry.path())?;
+            let text = fs::read(entry.path())?;
+            let text = String::from_utf8_lossy(&text);
             let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
             let container = lines.next().unwrap_or_default().to_owned();
             leases.push(Lease { address, container, interface: lines.next().map(str::to_owned) });

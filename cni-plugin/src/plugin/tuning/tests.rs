@@ -124,6 +124,9 @@ fn podmans_empty_tuning_only_passes_the_result_on() {
         let result = run(Verb::Add, &elsewhere, &config).unwrap().unwrap();
         assert_eq!(Some(result.as_object().unwrap()), config.prev_result().unwrap());
         assert_eq!(run(Verb::Del, &elsewhere, &config).unwrap(), None);
+        let bare = br#"{"cniVersion":"1.0.0","name":"app","prevResult":{"cniVersion":"1.0.0"}}"#;
+        let result = run(Verb::Add, &elsewhere, &Config::read(bare).unwrap()).unwrap();
+        assert_eq!(result, Some(json!({ "cniVersion": "1.0.0" })), "nothing is added");
         let unchained = Config::read(br#"{"cniVersion":"1.0.0","name":"app"}"#).unwrap();
         assert_eq!(run(Verb::Add, &environment(), &unchained).unwrap_err().code, Code::InvalidConfig);
     });
