@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use netd_tests::cni::{Container, address, config, publishing, sandboxes, sandboxes_become, with};
 use netd_tests::eventually::throughout;
 use netd_tests::query::Resolver;
-use netd_tests::{Daemon, Process, eventually, scenario};
+use netd_tests::{Daemon, Process, eventually, scenario, traffic};
 use nix::sys::signal::Signal;
 
 /// Long enough for every event to have come, and no round.
@@ -36,7 +36,8 @@ fn a_container_that_ends_without_del_gives_everything_back() {
         let (web, process) = Container::of_process(&netd, "web")?;
         let result = web.add("eth0", &publishing(&app, 8080, 80))?;
         ensure!(netd.try_netd("network connect app watcher")?.code != 0, "the subnet holds one");
-        ensure!(host.connect((host.v4, 8080)).is_ok(), "the port is open");
+        traffic::serve(web.inside().listen((Ipv4Addr::UNSPECIFIED, 80))?);
+        traffic::exchange(&host, (host.v4, 8080).into(), 1, 100, 100).context("the port is open")?;
         ensure!(netd.netd("sandbox ls")?.stdout.contains("cni-web"));
         end(&process)?;
         sandboxes_become(&netd, 1)?;
