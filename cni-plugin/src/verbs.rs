@@ -1,6 +1,7 @@
 //! The verbs, each a call or two to the daemon: CHECK, DEL, GC and STATUS here, ADD in its own file.
 
 pub(crate) mod add;
+mod network;
 pub(crate) mod publish;
 
 use std::collections::BTreeSet;

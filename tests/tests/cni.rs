@@ -333,3 +333,32 @@ fn many_containers_come_at_once_on_a_network_that_nobody_has_made() {
         containers.iter().try_for_each(Container::unmount)
     });
 }
+
+#[test]
+fn a_network_follows_its_configuration_once_nobody_is_on_it() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        let (one, two) = (Container::new(&netd, "one")?, Container::new(&netd, "two")?);
+        let app = config(&netd, "1.0.0", "app");
+        let (old, new) = (with(&app, "subnet", "10.60.0.0/24"), with(&app, "subnet", "10.61.0.0/24"));
+        one.add("eth0", &old)?;
+        let refused = error(&two.call("ADD", "eth0", &new)?)?;
+        ensure!(
+            refused["code"] == 7 && refused["msg"].to_string().contains("another configuration"),
+            "{refused}"
+        );
+        one.del("eth0", &one.netns, &old)?;
+        ensure!(address(&two.add("eth0", &new)?)?.octets()[1] == 61, "the new subnet");
+        two.del("eth0", &two.netns, &new)?;
+        // Nobody has told that the configuration is gone: its subnet serves the next one that asks for it.
+        let other = with(&config(&netd, "1.0.0", "other"), "subnet", "10.61.0.0/24");
+        ensure!(address(&one.add("eth0", &other)?)?.octets()[1] == 61, "the subnet is free");
+        one.del("eth0", &one.netns, &other)?;
+        // A network that people have made stays as they have made it.
+        netd.netd("network create mine --subnet 10.62.0.0/24")?;
+        let mine = with(&config(&netd, "1.0.0", "mine"), "subnet", "10.63.0.0/24");
+        ensure!(address(&one.add("eth0", &mine)?)?.octets()[1] == 62, "theirs");
+        one.del("eth0", &one.netns, &mine)?;
+        ["one", "two"].iter().try_for_each(|name| netd.place.sh(&format!("ip netns del {name}")).map(drop))
+    });
+}

@@ -11,6 +11,7 @@ use netd_api::value::{Alias, LinkName, PublishBy, Reference, SandboxName, Subnet
 use netd_api::{Code as Said, Nothing};
 use serde_json::{Map, Value};
 
+use super::network as network_of;
 use super::publish::publish;
 use super::{interface, lives_in, look_at_netns};
 use crate::daemon::{Daemon, reference};
@@ -25,7 +26,7 @@ pub(super) fn add(daemon: &Daemon, config: &Config, environment: &Environment) -
     one_address_a_family(config.version, before)?;
     look_at_netns(environment)?;
     let name = sandbox_name(&environment.container)?;
-    let network = ensure_network(daemon, &config.network, || config.create_network())?;
+    let network = network_of::ensure(daemon, config)?;
     has_the_ranges(&network, &wishes.ranges)?;
     let add = Add { daemon, owner: config.owner(), environment, wishes, interface, name, network };
     let (settings, way_out) = add.attach()?;
