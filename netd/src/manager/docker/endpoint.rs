@@ -80,7 +80,8 @@ fn build(world: &mut World, undo: &mut Undo, network: &Network, new: &NewEndpoin
     for address in new.addresses() {
         wire::lease(world, undo, network, &owner, Family::of(address), Some(address))?;
     }
-    let endpoint = wire::record(network, &owner, new.id.clone(), (new.v4, new.v6), new.mac);
+    let made = wire::record(network, &owner, new.id.clone(), (new.v4, new.v6), new.mac);
+    let endpoint = Endpoint { owner: OWNER.into(), ..made };
     let mac = endpoint.mac;
     let sandbox = Sandbox {
         id: Id::clone(&new.id),
