@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use netd_sys::netlink::monitor::{Group, Monitor};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,7 @@ async fn daemon(config: Arc<Config>) -> Result<()> {
     made.await.context("the engine ended while starting")??;
     // Only the holder of the store may take the socket: a second daemon has failed by now.
     let listener = bind_unix(&config.socket, "--socket")?;
+    let plugin = config.docker.as_ref().map(|path| bind_unix(path, "docker.socket")).transpose()?;
     engine.call(manager::recover).await??;
 
     let dataplane = start_dataplane(&config, &engine);
@@ -94,35 +96,40 @@ async fn daemon(config: Arc<Config>) -> Result<()> {
         };
         tokio::task::spawn_local(serve(listener, handle, app.stop.clone(), tasks.clone()));
     }
-    let served = serve_until_told(&app, &mut signals, &tasks).await;
+    let served = serve_until_told(&app, &mut signals, plugin, &tasks).await;
     end(app, tasks, dataplane, engine, thread).await;
     served
 }
 
 /// Whatever ends this, the daemon is taken apart in order: what it started ends with it.
-async fn serve_until_told(app: &Arc<App>, signals: &mut Signals, tasks: &TaskTracker) -> Result<()> {
+async fn serve_until_told(
+    app: &Arc<App>,
+    signals: &mut Signals,
+    plugin: Option<UnixListener>,
+    tasks: &TaskTracker,
+) -> Result<()> {
     start_watches(app).await?;
     tokio::select! {
         ready = become_ready(app) => ready?,
         () = signals.told_to_stop(app) => return Ok(()),
     }
-    serve_docker(app, tasks)?;
+    if let Some(listener) = plugin {
+        serve_docker(app, listener, tasks)?;
+    }
     signals.told_to_stop(app).await;
     Ok(())
 }
 
-/// Not before everything is ready: dockerd waits for a plugin that is not there, and gives up on one that refuses.
-fn serve_docker(app: &Arc<App>, tasks: &TaskTracker) -> Result<()> {
-    let Some(socket) = &app.config.docker else { return Ok(()) };
-    let listener = bind_unix(socket, "docker.socket")?;
+/// What dockerd asks before everything is ready waits in the backlog: it gives up on a plugin that refuses.
+fn serve_docker(app: &Arc<App>, listener: UnixListener, tasks: &TaskTracker) -> Result<()> {
     let monitor = Monitor::open(&[Group::Links]).context("cannot watch for containers of Docker's")?;
     tokio::task::spawn_local(watch::docker(Arc::clone(app), monitor));
-    tracing::info!(socket = %socket.display(), "serving Docker's plugin protocol");
-    let (plugin, stop, requests, socket) = (Arc::clone(app), app.stop.clone(), tasks.clone(), socket.clone());
+    let (plugin, stop, requests) = (Arc::clone(app), app.stop.clone(), tasks.clone());
     tasks.spawn_local(async move {
+        let socket = plugin.config.docker.clone();
         let handle = move |request| docker::handle(Arc::clone(&plugin), request);
         serve(listener, handle, stop, requests).await;
-        let _ = std::fs::remove_file(socket);
+        let _ = socket.map(std::fs::remove_file);
     });
     Ok(())
 }

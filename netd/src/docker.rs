@@ -86,3 +86,6 @@ fn refusal(error: &ApiError) -> Value {
 fn reply(status: u16, value: &Value) -> Response<Body> {
     crate::server::json_as(CONTENT_TYPE, status, value)
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,11 +40,20 @@ pub(super) async fn body(request: Request<Incoming>) -> Result<Bytes> {
 pub(super) fn request<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let mut from = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut from).map_err(|error| {
-        let field = error.path().to_string();
-        ApiError::invalid(format!("the request cannot be read: {}", error.inner())).at(field)
+        let refusal = ApiError::invalid(format!("the request cannot be read: {}", error.inner()));
+        match path(error.path()) {
+            field if field.is_empty() => refusal,
+            field => refusal.at(field),
+        }
     })?;
     from.end().map_err(|error| ApiError::invalid(format!("more follows the request: {error}")))?;
     Ok(value)
+}
+
+/// Empty where the whole is wrong, or ended before it was known which part.
+pub(super) fn path(path: &serde_path_to_error::Path) -> String {
+    let path = path.to_string();
+    if path == "." || path == "?" { String::new() } else { path }
 }
 
 /// Go writes null for an empty list or map.

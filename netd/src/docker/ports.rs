@@ -83,7 +83,7 @@ fn protocol(field: &str, number: u8) -> Result<value::Protocol> {
 fn list<T: DeserializeOwned>(options: &BTreeMap<String, Value>, key: &str) -> Result<Vec<T>> {
     let Some(value) = options.get(key).filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
     serde_path_to_error::deserialize(value).map_err(|error| {
-        let field = format!("Options.{key}{}", error.path());
+        let field = format!("Options.{key}{}", decode::path(error.path()));
         ApiError::invalid(format!("the ports cannot be read: {}", error.inner())).at(field).into()
     })
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netd_tests::runtimes::{Containerd, Podman, Site, write};
+use netd_tests::runtimes::{Containerd, Dockerd, Podman, Site, write};
 use netd_tests::{Place, eventually, scenario};
+use serde_json::json;
 
 struct Block {
     kind: String,
@@ -68,5 +69,21 @@ fn the_page_on_containerd_works() {
         follow(&page("containerd.md")?, &containerd.place)?;
         eventually(Duration::from_secs(10), "the container is taken off", || site.left_nothing())?;
         containerd.stop()
+    });
+}
+
+#[test]
+fn the_page_on_docker_works() {
+    scenario(|lab| {
+        let page = page("docker.md")?;
+        let site = Site::with(lab, &page[0].text)?;
+        // Docker's own limits are more than this machine lets anybody have.
+        let limit = |name: &str| json!({ "Name": name, "Hard": 20_000, "Soft": 20_000 });
+        let limits = json!({ "nofile": limit("nofile"), "nproc": limit("nproc") });
+        write("/etc/docker/daemon.json", &json!({ "default-ulimits": limits }).to_string())?;
+        let docker = Dockerd::start(&site)?;
+        follow(&page, &docker.place)?;
+        docker.stop()?;
+        site.left_nothing()
     });
 }
