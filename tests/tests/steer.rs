@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netd_tests::eventually::throughout;
@@ -293,13 +293,10 @@ fn a_range_of_a_thousand_ports_beside_reservations_is_one_thing() {
             let reserved = reserve(&host, "/usr/bin/sleep", 20_000, 1000)?;
             let before = threads_and_descriptors(&netd)?;
             let memory = resident_kib(netd.dataplane()?)?;
-            let asked = Instant::now();
             let range = netd.create("range", "--publish-by steer -p 20000-20999:30000-30999")?;
-            println!("{way}: 1,000 ports ready after {:?}", asked.elapsed());
             let after = threads_and_descriptors(&netd)?;
             ensure!(after.0 <= before.0 && after.1 <= before.1 + 8, "{way}: {before:?}, {after:?}");
             let more = resident_kib(netd.dataplane()?)?.saturating_sub(memory);
-            println!("{way}: {more} KiB more in the data plane");
             ensure!(more < 20 << 10, "{way}: {more} KiB more");
             for port in [30_000, 30_500, 30_999] {
                 traffic::serve(range.listen((Ipv4Addr::UNSPECIFIED, port))?);
@@ -319,14 +316,11 @@ fn ten_thousand_steered_ports_fit() {
     scenario(|lab| {
         let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);
         let netd = host.daemon()?;
-        let asked = Instant::now();
         let range = netd.create("range", "--publish-by steer -p 20000-29999:30000-39999")?;
-        println!("10,000 ports ready after {:?}", asked.elapsed());
         for port in [30_000, 39_999] {
             traffic::serve(range.listen((Ipv4Addr::UNSPECIFIED, port))?);
             traffic::exchange(&outsider, (host.v4, port - 10_000).into(), 1, 1000, 1000)?;
         }
-        println!("{} KiB in the data plane", resident_kib(netd.dataplane()?)?);
         netd.kill_dataplane()?;
         eventually(Duration::from_secs(20), "all of them are served again", || {
             traffic::exchange(&outsider, (host.v4, 29_999).into(), 1, 1000, 1000)
