@@ -66,6 +66,26 @@ fn ports_answer_in_both_protocols_and_families_from_everywhere() {
 }
 
 #[test]
+fn a_thousand_ports_of_one_container_answer() {
+    scenario(|lab| {
+        let outsider = lab.host("outsider")?;
+        let site = Site::new(lab)?;
+        let podman = Podman::new(&site, SETTINGS)?;
+        conflist("shop", "shop", &json!({}))?;
+        podman.sh("run -d --name web --network shop -p 20000-20999:20000-20999 busybox sleep 1000")?;
+        let inside = podman.inside("web")?;
+        for port in [20_000, 20_500, 20_999] {
+            serve(&inside, port)?;
+            tcp(&outsider, site.host.v4, port)?;
+            tcp(&site.host, Ipv6Addr::LOCALHOST, port)?;
+        }
+        podman.sh("rm -f -t 0 web")?;
+        ensure!(outsider.connect((site.host.v4, 20_500)).is_err(), "the ports are closed");
+        podman.left_nothing()
+    });
+}
+
+#[test]
 fn a_port_on_one_address_is_on_no_other() {
     scenario(|lab| {
         let outsider = lab.host("outsider")?;
