@@ -11,7 +11,7 @@ use netd_sys::nft::{Nft, Table};
 use netd_sys::{KernelError, socket};
 
 use super::funnel::{KINDS, Kind};
-use super::holder::{Taken, taken};
+use super::holder::{Holder, Taken, taken};
 use super::rules::{self, Place};
 use crate::config::SteerBy;
 use crate::error::{Chain, Result};
@@ -61,7 +61,22 @@ impl Steering {
         protocol: Protocol,
         places: impl Iterator<Item = SocketAddr>,
     ) -> Result<Vec<Taken>, KernelError> {
-        taken(protocol, places, &self.reservations)
+        let mut taken = taken(protocol, places, &self.reservations)?;
+        // A funnel's own port can be steered like any other: nobody is meant to come to it straight.
+        let funnels: Vec<u16> = self
+            .active
+            .iter()
+            .flat_map(|active| &active.places)
+            .filter(|(kind, _)| kind.protocol == protocol)
+            .map(|(_, at)| at.port())
+            .collect();
+        let is_ours =
+            |holder: &Holder| holder.pid == std::process::id() || holder.program == "netd-dataplane";
+        taken.retain(|taken| {
+            let by_us = !taken.by.is_empty() && taken.by.iter().all(is_ours);
+            !(by_us && funnels.contains(&taken.at.port()))
+        });
+        Ok(taken)
     }
 
     /// Whether the listener's port is led to its funnel.
