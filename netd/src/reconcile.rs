@@ -75,16 +75,20 @@ impl Reconcile {
         for change in changes {
             steps.extend(self.projection.apply(change));
         }
+        let was_open = self.steering.is_open();
         // Before the first data plane is there, nobody knows which sockets one that runs already holds.
         if self.session.is_some() {
             self.open_missing(model, &steps);
-            self.add_funnels(model, &mut steps);
+            self.add_funnels(&mut steps);
         }
         let dropped = dropped_views(&steps);
         let sockets = self.held.follow(&steps);
         let moves = self.steering.follow(&steps, false);
         if let Some(session) = &self.session {
             send(session, Batch { revision, full: false, changes: steps, sockets });
+        }
+        if self.steering.is_open() && !was_open {
+            self.write_firewall(model);
         }
         self.lead(&moves, model);
         self.close_resolvers(&dropped, changes);
@@ -139,7 +143,7 @@ impl Reconcile {
             self.leave_to_servers(&mut changes);
         }
         self.session = Some(session);
-        self.add_funnels(model, &mut changes);
+        self.add_funnels(&mut changes);
         let sockets = self.held.follow_all(&changes);
         // Before the data plane lets go of what an earlier control plane has left with it.
         self.steer_all(&changes, model);

@@ -19,6 +19,12 @@ impl Reconcile {
         if self.steering.is_open() {
             return Ok(());
         }
+        self.open_steering()?;
+        self.write_firewall(model);
+        Ok(())
+    }
+
+    fn open_steering(&mut self) -> Result<()> {
         let held = &self.held;
         let made = self.steering.open(self.workers, |key| held.one(key))?;
         for (funnel, sockets) in made {
@@ -31,7 +37,6 @@ impl Reconcile {
             })?;
             self.held.hold(sockets::LINK.into(), SocketUse::Keep, vec![link]);
         }
-        self.write_firewall(model);
         Ok(())
     }
 
@@ -39,12 +44,15 @@ impl Reconcile {
         &self.steering
     }
 
-    /// Puts the funnels before the listeners that clients reach through them.
-    pub(super) fn add_funnels(&mut self, model: &Model, changes: &mut Vec<Change>) {
+    /// Puts the funnels before the listeners that clients reach through them. The host's table has to be written when
+    /// steering begins with it, but not before all ports are known (`follow`): one without them would lead nobody.
+    pub(super) fn add_funnels(&mut self, changes: &mut Vec<Change>) {
         if !changes.iter().any(|change| steered(change).is_some()) {
             return;
         }
-        if let Err(error) = self.prepare_steering(model) {
+        if !self.steering.is_open()
+            && let Err(error) = self.open_steering()
+        {
             tracing::error!(%error, "cannot steer published ports");
         }
         changes.splice(0..0, self.steering.funnels().collect::<Vec<_>>());
