@@ -5,6 +5,9 @@ use Goal::{Least, LeastOf, Most, MostOf};
 use crate::measure::{FigureId, Name, Results, Summary};
 
 pub(crate) const NETD: Name = "netd";
+/// netd, its ports steered: by BPF, and by nftables.
+pub(crate) const NETD_SK_LOOKUP: Name = "netd, sk_lookup";
+pub(crate) const NETD_TPROXY: Name = "netd, tproxy";
 pub(crate) const DIRECT: Name = "direct";
 pub(crate) const PLAIN_BRIDGE: Name = "plain bridge";
 /// netd's network with a way out of the host, where the other has none.
@@ -144,6 +147,10 @@ pub(crate) const FIGURES: &[Figure] = &[
     against("B1", "east-west-1", "container to container, bulk, 1 stream (netd: internal network)", "Gbit/s", PLAIN_BRIDGE, &[LeastOf(PLAIN_BRIDGE, 1.3)]),
     against("B1", "east-west-8", "container to container, bulk, 8 streams", "Gbit/s", PLAIN_BRIDGE, &[]),
     against("", "east-west-requests", "container to container, keep-alive requests, 64 connections", "1/s", PLAIN_BRIDGE, &[]),
+    against("", "steer-connect", "ways to catch a port: new connection per request, 64", "1/s", NETD, &[]),
+    against("", "steer-keepalive", "ways to catch a port: keep-alive requests, 64 connections", "1/s", NETD, &[]),
+    against("", "steer-bulk", "ways to catch a port: bulk, 1 stream", "Gbit/s", NETD, &[]),
+    against("", "steer-udp", "ways to catch a port: UDP, 64 flows x 1 outstanding", "1/s", NETD, &[]),
     against("N1", "dns-local", "DNS, local names (dnsperf, 8 clients)", "1/s", "dnsmasq", &[LeastOf("dnsmasq", 1.4), LeastOf("aardvark-dns", 18.0)]),
     plain("N1", "dns-lost", "DNS, local names, unanswered or failed", "%", &[Most(0.0)]),
     against("N2", "dns-one", "DNS, one client one outstanding", "1/s", "dnsmasq", &[LeastOf("dnsmasq", 3.0)]),

@@ -56,6 +56,8 @@ enum Subject {
     Udp,
     /// Container to container on one host (B1)
     EastWest,
+    /// A bound port beside steered ones: sk_lookup, tproxy
+    Steer,
     /// The DNS server (N1 to N3)
     Dns,
     /// Attach, many ports, many sandboxes, rest (A, R, S, M)
@@ -85,10 +87,11 @@ fn bench(lab: &Lab, arguments: &Arguments) -> Result<()> {
     let plan = Plan { rounds: usize::try_from(rounds)?, seconds, only: arguments.only.clone() };
     let facts = Facts::gather(&plan);
     let mut results = Results::default();
-    let scenarios: [(Subject, Scenario); 5] = [
+    let scenarios: [(Subject, Scenario); 6] = [
         (Subject::Publish, scenario::publish::run),
         (Subject::Udp, scenario::udp::run),
         (Subject::EastWest, scenario::east_west::run),
+        (Subject::Steer, scenario::steer::run),
         (Subject::Dns, scenario::dns::run),
         (Subject::Attach, scenario::attach::run),
     ];

@@ -5,6 +5,7 @@ pub(crate) mod attach;
 pub(crate) mod dns;
 pub(crate) mod east_west;
 pub(crate) mod publish;
+pub(crate) mod steer;
 pub(crate) mod udp;
 
 use anyhow::Result;

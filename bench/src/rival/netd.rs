@@ -22,16 +22,37 @@ pub(crate) struct Netd {
     doors: Doors,
 }
 
+/// How its ports are caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Bind,
+    SkLookup,
+    Tproxy,
+}
+
 impl Netd {
     pub(crate) fn start(node: &Node, protocol: Protocol) -> Result<Self> {
-        let daemon = daemon(node, CONFIG)?;
-        let doors = Doors::from(node.address, 25_000);
-        let word = match protocol {
-            Protocol::Tcp => "",
-            Protocol::Udp => "/udp",
+        Self::publish(node, &[protocol], Way::Bind)
+    }
+
+    pub(crate) fn publish(node: &Node, protocols: &[Protocol], way: Way) -> Result<Self> {
+        let (flag, config) = match way {
+            Way::Bind => ("", CONFIG.to_owned()),
+            Way::SkLookup => ("--publish-by steer", format!("{CONFIG}[publish]\nsteer = \"sk_lookup\"\n")),
+            Way::Tproxy => ("--publish-by steer", format!("{CONFIG}[publish]\nsteer = \"tproxy\"\n")),
         };
-        let publish =
-            doors.of(protocol).map(|(door, port)| format!("-p {}:{port}{word}", door.port())).join(" ");
+        let daemon = daemon(node, &config)?;
+        let doors = Doors::from(node.address, 25_000);
+        let mut publish = flag.to_owned();
+        for &protocol in protocols {
+            let word = match protocol {
+                Protocol::Tcp => "",
+                Protocol::Udp => "/udp",
+            };
+            for (door, port) in doors.of(protocol) {
+                publish += &format!(" -p {}:{port}{word}", door.port());
+            }
+        }
         daemon.netd("network create lan")?;
         let sandbox = daemon.create("web", &format!("--network lan {publish}"))?;
         Ok(Self { daemon, sandbox, doors })
