@@ -63,14 +63,18 @@ impl Kernel {
     /// Makes what the network needs in the host; what is there already is brought to what it should be.
     pub(crate) fn ensure_network(&mut self, network: &Network) -> Result<(), KernelError> {
         match network.driver {
-            Driver::Bridge => told("ensure a network", &network.bridge, || bridge::ensure(self, network)),
+            Driver::Bridge | Driver::Overlay { .. } => {
+                told("ensure a network", &network.bridge, || bridge::ensure(self, network))
+            }
         }
     }
 
     /// Total and repeatable: gone is gone.
     pub(crate) fn remove_network(&mut self, network: &Network) -> Result<(), KernelError> {
         match network.driver {
-            Driver::Bridge => told("remove a network", &network.bridge, || bridge::remove(self, network)),
+            Driver::Bridge | Driver::Overlay { .. } => {
+                told("remove a network", &network.bridge, || bridge::remove(self, network))
+            }
         }
     }
 
@@ -84,7 +88,7 @@ impl Kernel {
         gateways: Gateways,
     ) -> Result<u32, KernelError> {
         match network.driver {
-            Driver::Bridge => told("attach", &endpoint.host_link, || {
+            Driver::Bridge | Driver::Overlay { .. } => told("attach", &endpoint.host_link, || {
                 bridge::attach(self, network, endpoint, netns, gateways)
             }),
         }
@@ -99,7 +103,7 @@ impl Kernel {
         far: &str,
     ) -> Result<(), KernelError> {
         match network.driver {
-            Driver::Bridge => {
+            Driver::Bridge | Driver::Overlay { .. } => {
                 told("offer", &endpoint.host_link, || bridge::offer(self, network, endpoint, far))
             }
         }
@@ -114,14 +118,14 @@ impl Kernel {
         netns: &Netns,
     ) -> Result<Option<String>, KernelError> {
         match network.driver {
-            Driver::Bridge => bridge::taken_over(self, network, endpoint, netns),
+            Driver::Bridge | Driver::Overlay { .. } => bridge::taken_over(self, network, endpoint, netns),
         }
     }
 
     /// Puts the near end back on its network; its far end is left alone.
     pub(crate) fn replug(&mut self, network: &Network, endpoint: &Endpoint) -> Result<(), KernelError> {
         match network.driver {
-            Driver::Bridge => bridge::replug(self, network, endpoint),
+            Driver::Bridge | Driver::Overlay { .. } => bridge::replug(self, network, endpoint),
         }
     }
 
@@ -161,7 +165,7 @@ impl Kernel {
         apart: bool,
     ) -> Result<(), KernelError> {
         match network.driver {
-            Driver::Bridge => {
+            Driver::Bridge | Driver::Overlay { .. } => {
                 told("keep apart", &network.bridge, || bridge::keep_apart(&mut self.rtnl, ports, apart))
             }
         }

@@ -1,10 +1,13 @@
 //! What is wanted, as plain data: the records the store holds. Nothing here talks to the kernel.
 //!
 //! A record is written whole, as JSON, under `network/<id>` or `sandbox/<id>`; address leases are keys of their own
-//! (`lease/<network id>/<address>`) so that a store shared by many nodes can refuse a second owner.
+//! (`lease/<network id>/<address>`) so that a store shared by many nodes can refuse a second owner. What is this node's
+//! alone is in its own store, what all nodes see in the cluster's; the model has both.
 
 mod indexed;
+mod node;
 mod pool;
+mod service;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,7 +19,9 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use indexed::{Indexed, Keyed, NetworkKey, SandboxKey};
+pub(crate) use node::{Member, Node, Peer};
 pub(crate) use pool::{AddressPool, PoolAddress, Purpose};
+pub(crate) use service::Service;
 
 /// 64 lower-case hex digits, as Docker's ids. The first 12 are the short id.
 pub(crate) type Id = Arc<str>;
@@ -48,6 +53,10 @@ pub(crate) struct Network {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Driver {
     Bridge,
+    /// A bridge on every node that has endpoints, joined by VXLAN tunnels of this network identifier.
+    Overlay {
+        vni: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +119,9 @@ pub(crate) struct Sandbox {
     pub dns: DnsOptions,
     pub extra_hosts: Vec<(String, IpAddr)>,
     pub links: Vec<Link>,
+    /// The service it is a backend of, on the service's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Membership>,
     pub labels: BTreeMap<String, String>,
     /// Who made it, for runtimes that share a daemon: `cli`, `cni:<network>`, ...
     pub owner: Arc<str>,
@@ -129,6 +141,27 @@ pub(crate) enum Mode {
     /// A container's place on one of Docker's networks: Docker moves the far end of the link into its own namespace,
     /// gives it its addresses and answers its names. The namespace is known from join to leave.
     Docker,
+}
+
+/// A sandbox as a backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    pub service: Id,
+    pub weight: u16,
+    pub state: EndpointState,
+}
+
+/// Whether a backend takes connections. One that is gone has no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EndpointState {
+    /// Not found well yet.
+    Starting,
+    Ready,
+    /// Takes none unless nobody else is left; those it has finish.
+    Draining,
+    /// Found unwell.
+    Failing,
 }
 
 /// One sandbox's place on one network.
@@ -230,6 +263,10 @@ pub(crate) struct Link {
 pub(crate) enum Change {
     Network { before: Option<Arc<Network>>, after: Option<Arc<Network>> },
     Sandbox { before: Option<Arc<Sandbox>>, after: Option<Arc<Sandbox>> },
+    Service { before: Option<Arc<Service>>, after: Option<Arc<Service>> },
+    Node { before: Option<Arc<Node>>, after: Option<Arc<Node>> },
+    Member { before: Option<Arc<Member>>, after: Option<Arc<Member>> },
+    Peer { before: Option<Arc<Peer>>, after: Option<Arc<Peer>> },
 }
 
 /// Every record.
@@ -237,6 +274,12 @@ pub(crate) enum Change {
 pub(crate) struct Model {
     pub networks: Indexed<Network>,
     pub sandboxes: Indexed<Sandbox>,
+    pub services: Indexed<Service>,
+    /// Nodes that live, this one among them.
+    pub nodes: BTreeMap<Id, Arc<Node>>,
+    pub members: BTreeMap<Id, Arc<Member>>,
+    /// Endpoints of other nodes.
+    pub peers: Indexed<Peer>,
     /// What Docker's own allocation of addresses was given, by subnet.
     pub pools: BTreeMap<Id, Arc<AddressPool>>,
     /// The addresses of each pool that were given out.

@@ -58,6 +58,10 @@ impl Projection {
                 };
                 self.sandbox(&id, after.clone())
             }
+            model::Change::Service { .. }
+            | model::Change::Node { .. }
+            | model::Change::Member { .. }
+            | model::Change::Peer { .. } => Vec::new(),
         }
     }
 

@@ -28,6 +28,7 @@ pub(crate) fn sandbox(name: &str) -> Sandbox {
         dns: DnsOptions::default(),
         extra_hosts: Vec::new(),
         links: Vec::new(),
+        service: None,
         labels: BTreeMap::new(),
         owner: "cli".into(),
     }

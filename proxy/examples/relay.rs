@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netd_proxy::table::{Backend, BackendState, Change, Listener, Policy, Protocol, Service};
+use netd_proxy::table::{Backend, BackendState, Change, Listener, Place, Policy, Protocol, Service, Source};
 use netd_proxy::{Config, Proxy};
 use netd_sys::socket;
 
@@ -33,6 +33,7 @@ fn main() -> Outcome<()> {
         backends: backends.split(',').map(backend).collect::<Outcome<_>>()?,
         connect_timeout: Duration::from_secs(5),
         udp_idle: Duration::from_secs(30),
+        ..Service::default()
     };
     let listener = Listener {
         id: "relay".into(),
@@ -42,6 +43,7 @@ fn main() -> Outcome<()> {
         funnel: None,
         target_port: None,
         proxy_protocol: None,
+        source: Source::Own,
         limit: u32::MAX,
     };
     let proxy = Proxy::start(&config)?;
@@ -57,5 +59,5 @@ fn backend(text: &str) -> Outcome<Backend> {
         SocketAddr::V4(address) => (Some(address), None),
         SocketAddr::V6(address) => (None, Some(address)),
     };
-    Ok(Backend { id: text.into(), v4, v6, weight: 1, state: BackendState::Ready })
+    Ok(Backend { id: text.into(), v4, v6, weight: 1, state: BackendState::Ready, place: Place::Here })
 }

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::gate::Gate;
     use crate::snapshot::{ListenerHandle, ServiceHandle};
-    use crate::table::{Listener, Policy, Protocol, Service};
+    use crate::table::{Listener, Policy, Protocol, Service, Source};
 
     fn connection() -> Handed {
         let listening = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -106,6 +106,7 @@ mod tests {
             backends: Vec::new(),
             connect_timeout: std::time::Duration::ZERO,
             udp_idle: std::time::Duration::ZERO,
+            ..Service::default()
         };
         let listener = Listener {
             id: "l".into(),
@@ -115,6 +116,7 @@ mod tests {
             funnel: None,
             target_port: None,
             proxy_protocol: None,
+            source: Source::Own,
             limit: 9,
         };
         let gate = Arc::new(Gate::new(9, Arc::new([])));

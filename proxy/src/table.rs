@@ -5,6 +5,7 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 pub type ServiceId = Arc<str>;
@@ -57,15 +58,29 @@ pub struct Listener {
     pub address: SocketAddr,
     pub service: ServiceId,
     /// Clients come through this funnel, which is there before; the listener has no sockets of its own. Its address may
-    /// be unspecified: every address that no other listener of the funnel has.
+    /// be unspecified: every address that no other listener of the funnel has. Its port may be 0: every port of the
+    /// address that no other listener of the funnel has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub funnel: Option<FunnelId>,
     /// The port of the backends' addresses is replaced by this one: a service of many ports has one backend list.
     pub target_port: Option<u16>,
     /// Whether connections through this listener start with a PROXY protocol header towards the backend.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Under whose address backends are connected to.
+    #[serde(default)]
+    pub source: Source,
     /// At most this many connections (or UDP flows) at once; more wait in the backlog (or are dropped).
     pub limit: u32,
+}
+
+/// Whose address a backend sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// That of the host.
+    #[default]
+    Own,
+    /// The client's, except of clients in these networks, whose answers would not come back this way, and of loopback.
+    Client { except: Vec<IpNetwork> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -74,7 +89,7 @@ pub enum ProxyProtocol {
     V2,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     pub id: ServiceId,
     /// How metrics and access events call it.
@@ -85,10 +100,42 @@ pub struct Service {
     pub connect_timeout: Duration,
     /// A UDP flow ends after this much silence in both directions.
     pub udp_idle: Duration,
+    /// A client keeps its backend for this long after its last connection, while that takes connections.
+    #[serde(default)]
+    pub affinity: Option<Duration>,
+    /// Backends of this node are chosen while there are any.
+    #[serde(default)]
+    pub prefer_local: bool,
+    /// How backends that are [`Place::Here`] or [`Place::Elsewhere`] are asked whether they are well.
+    #[serde(default)]
+    pub health: Option<Check>,
+    /// How long connections to a draining backend may go on; none: until they end by themselves.
+    #[serde(default)]
+    pub drain: Option<Duration>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// An active health check. A backend is well after `rise` good answers in a row, unwell after `fall` bad ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub probe: Probe,
+    /// Between the beginnings of two probes of one backend.
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub rise: u16,
+    pub fall: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Probe {
+    /// It accepts; on this port, or on that of the backend's address.
+    Tcp { port: Option<u16> },
+    /// It answers `GET path` with a status from 200 to 399.
+    Http { port: Option<u16>, path: Arc<str> },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Policy {
+    #[default]
     RoundRobin,
     Weighted,
     LeastOpen,
@@ -105,12 +152,30 @@ pub struct Backend {
     /// From 1 to 65535; used by [`Policy::Weighted`], [`Policy::LeastOpen`] and [`Policy::Maglev`].
     pub weight: u16,
     pub state: BackendState,
+    #[serde(default)]
+    pub place: Place,
+}
+
+/// Where a backend is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// On this node: its address is connected to.
+    #[default]
+    Here,
+    /// On another node: that node's data plane, at this address, connects to it.
+    Node { mesh: SocketAddr },
+    /// On no node: its address is connected to.
+    Elsewhere,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BackendState {
+    /// Has not been found well yet: takes none.
+    Starting,
     /// Takes new connections.
     Ready,
-    /// Takes none; old ones finish.
+    /// Takes none unless no other is left; old ones finish.
     Draining,
+    /// Whoever checks it has found it unwell: takes none.
+    Failing,
 }

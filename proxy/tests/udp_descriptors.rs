@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use netd_proxy::table::{Backend, BackendState, Change, Listener, Policy, Protocol, Service};
+use netd_proxy::table::{Backend, BackendState, Change, Listener, Place, Policy, Protocol, Service, Source};
 use netd_proxy::udp::Dropped;
 use netd_proxy::{Config, Counts, Proxy};
 use netd_sys::datagram::{Local, SendBatch};
@@ -14,8 +14,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 fn service(backend: SocketAddr) -> Change {
     let SocketAddr::V4(backend) = backend else { unreachable!("the backend was bound to an IPv4 address") };
-    let backend =
-        Backend { id: "backend".into(), v4: Some(backend), v6: None, weight: 1, state: BackendState::Ready };
+    let backend = Backend {
+        id: "backend".into(),
+        v4: Some(backend),
+        v6: None,
+        weight: 1,
+        state: BackendState::Ready,
+        place: Place::Here,
+    };
     Change::PutService(Service {
         id: "service".into(),
         label: "service".into(),
@@ -23,6 +29,7 @@ fn service(backend: SocketAddr) -> Change {
         backends: vec![backend],
         connect_timeout: Duration::from_secs(1),
         udp_idle: Duration::from_secs(60),
+        ..Service::default()
     })
 }
 
@@ -56,6 +63,7 @@ fn running_out_of_descriptors_is_counted_and_passes() {
         funnel: None,
         target_port: None,
         proxy_protocol: None,
+        source: Source::Own,
         limit: 4096,
     };
     let changes = vec![service(server.local_addr().unwrap()), Change::PutListener(listener)];

@@ -8,7 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use netd_dns::table::{Change as Dns, Forward, Name, SocketUse as ViewUse, View, ViewZone};
-use netd_proxy::table::{Backend, BackendState, Change as Proxy, Listener, Policy, Protocol, Service};
+use netd_proxy::table::{
+    Backend, BackendState, Change as Proxy, Listener, Place, Policy, Protocol, Service, Source,
+};
 use netd_sys::seqpacket;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
@@ -162,9 +164,11 @@ impl Port {
                 v6: None,
                 weight: 1,
                 state: BackendState::Ready,
+                place: Place::Here,
             }],
             connect_timeout: Duration::from_secs(1),
             udp_idle: Duration::from_secs(30),
+            ..Service::default()
         };
         let listener = Listener {
             id: self.key(),
@@ -174,6 +178,7 @@ impl Port {
             funnel: None,
             target_port: None,
             proxy_protocol: None,
+            source: Source::Own,
             limit: 100,
         };
         vec![Change::Proxy(Proxy::PutService(service)), Change::Proxy(Proxy::PutListener(listener))]

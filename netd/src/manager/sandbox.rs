@@ -102,6 +102,7 @@ fn draft(world: &World, request: &CreateSandbox) -> Result<Sandbox> {
         },
         extra_hosts: request.extra_hosts.iter().map(|host| (host.name.to_string(), host.address)).collect(),
         links,
+        service: None,
         labels: request.labels.clone(),
         owner: request.owner.as_deref().unwrap_or("cli").into(),
     })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::{Id, Mode, Network, Sandbox};
+use super::{Id, Mode, Network, Peer, Sandbox, Service};
 
 /// What else a record is found by. Several records may have a key in common.
 pub(crate) trait Keyed {
@@ -24,12 +24,31 @@ pub(crate) enum SandboxKey {
     On(Id),
     /// It has a link to that sandbox.
     LinksTo(Id),
+    /// It is a backend of that service.
+    Serves(Id),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum NetworkKey {
     Name(Arc<str>),
     Bridge(Arc<str>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ServiceKey {
+    Name(Arc<str>),
+    /// It is on that network.
+    On(Id),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum PeerKey {
+    /// It is on that network.
+    On(Id),
+    /// It is a backend of that service.
+    Serves(Id),
+    /// It belongs to that node.
+    Of(Id),
 }
 
 impl Keyed for Sandbox {
@@ -44,7 +63,9 @@ impl Keyed for Sandbox {
         let own = [SandboxKey::Name(Arc::clone(&self.name)), SandboxKey::Netns(device, inode)];
         let on = self.endpoints.iter().map(|endpoint| SandboxKey::On(Arc::clone(&endpoint.network)));
         let links = self.links.iter().map(|link| SandboxKey::LinksTo(Arc::clone(&link.sandbox)));
-        own.into_iter().chain(shares).chain(on).chain(links)
+        let serves =
+            self.service.iter().map(|membership| SandboxKey::Serves(Arc::clone(&membership.service)));
+        own.into_iter().chain(shares).chain(on).chain(links).chain(serves)
     }
 }
 
@@ -54,6 +75,25 @@ impl Keyed for Network {
     fn keys(&self) -> impl Iterator<Item = NetworkKey> {
         let keys = [NetworkKey::Name(Arc::clone(&self.name)), NetworkKey::Bridge(Arc::clone(&self.bridge))];
         keys.into_iter()
+    }
+}
+
+impl Keyed for Service {
+    type Key = ServiceKey;
+
+    fn keys(&self) -> impl Iterator<Item = ServiceKey> {
+        [ServiceKey::Name(Arc::clone(&self.name)), ServiceKey::On(Arc::clone(&self.network))].into_iter()
+    }
+}
+
+impl Keyed for Peer {
+    type Key = PeerKey;
+
+    fn keys(&self) -> impl Iterator<Item = PeerKey> {
+        let serves = self.service.iter().map(|service| PeerKey::Serves(Arc::clone(service)));
+        [PeerKey::On(Arc::clone(&self.network)), PeerKey::Of(Arc::clone(&self.node))]
+            .into_iter()
+            .chain(serves)
     }
 }
 

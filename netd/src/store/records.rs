@@ -10,7 +10,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Entry, Key, KeyChange, Revision, Value};
-use crate::model::{AddressPool, Change, Id, Indexed, Keyed, Model, Network, PoolAddress, Sandbox};
+use crate::model::{
+    AddressPool, Change, Id, Indexed, Keyed, Member, Model, Network, Node, Peer, PoolAddress, Sandbox,
+    Service,
+};
 
 /// A kind of record with keys of its own.
 pub(crate) trait Record: Serialize + DeserializeOwned {
@@ -33,6 +36,42 @@ impl Record for Network {
 
 impl Record for Sandbox {
     const PREFIX: &'static str = "sandbox";
+    const VERSION: u32 = 1;
+
+    fn id(&self) -> &Id {
+        &self.id
+    }
+}
+
+impl Record for Service {
+    const PREFIX: &'static str = "service";
+    const VERSION: u32 = 1;
+
+    fn id(&self) -> &Id {
+        &self.id
+    }
+}
+
+impl Record for Node {
+    const PREFIX: &'static str = "node";
+    const VERSION: u32 = 1;
+
+    fn id(&self) -> &Id {
+        &self.name
+    }
+}
+
+impl Record for Member {
+    const PREFIX: &'static str = "member";
+    const VERSION: u32 = 1;
+
+    fn id(&self) -> &Id {
+        &self.name
+    }
+}
+
+impl Record for Peer {
+    const PREFIX: &'static str = "endpoint";
     const VERSION: u32 = 1;
 
     fn id(&self) -> &Id {
@@ -166,6 +205,10 @@ impl Records {
 enum Decoded {
     Network(Id, Option<Arc<Network>>),
     Sandbox(Id, Option<Arc<Sandbox>>),
+    Service(Id, Option<Arc<Service>>),
+    Node(Id, Option<Arc<Node>>),
+    Member(Id, Option<Arc<Member>>),
+    Peer(Id, Option<Arc<Peer>>),
     Pool(Id, Option<Arc<AddressPool>>),
     PoolAddress(Id, Option<Arc<PoolAddress>>),
     Other,
@@ -184,6 +227,14 @@ impl Decoded {
             Some((Sandbox::PREFIX, id)) => {
                 Self::Sandbox(id.into(), entry.map(decode).transpose()?.map(Arc::new))
             }
+            Some((Service::PREFIX, id)) => {
+                Self::Service(id.into(), entry.map(decode).transpose()?.map(Arc::new))
+            }
+            Some((Node::PREFIX, id)) => Self::Node(id.into(), entry.map(decode).transpose()?.map(Arc::new)),
+            Some((Member::PREFIX, id)) => {
+                Self::Member(id.into(), entry.map(decode).transpose()?.map(Arc::new))
+            }
+            Some((Peer::PREFIX, id)) => Self::Peer(id.into(), entry.map(decode).transpose()?.map(Arc::new)),
             Some((AddressPool::PREFIX, id)) => {
                 Self::Pool(id.into(), entry.map(decode).transpose()?.map(Arc::new))
             }
@@ -204,6 +255,22 @@ impl Decoded {
             Self::Sandbox(id, after) => {
                 let before = set(&mut model.sandboxes, id, after.clone());
                 (before != after).then_some(Change::Sandbox { before, after })
+            }
+            Self::Service(id, after) => {
+                let before = set(&mut model.services, id, after.clone());
+                (before != after).then_some(Change::Service { before, after })
+            }
+            Self::Node(id, after) => {
+                let before = set_plain(&mut model.nodes, id, after.clone());
+                (before != after).then_some(Change::Node { before, after })
+            }
+            Self::Member(id, after) => {
+                let before = set_plain(&mut model.members, id, after.clone());
+                (before != after).then_some(Change::Member { before, after })
+            }
+            Self::Peer(id, after) => {
+                let before = set(&mut model.peers, id, after.clone());
+                (before != after).then_some(Change::Peer { before, after })
             }
             Self::Pool(id, after) => {
                 match after {
@@ -236,6 +303,13 @@ fn set_pool_address(model: &mut Model, id: &str, after: Option<Arc<PoolAddress>>
                 }
             }
         }
+    }
+}
+
+fn set_plain<T>(records: &mut BTreeMap<Id, Arc<T>>, id: Id, after: Option<Arc<T>>) -> Option<Arc<T>> {
+    match after {
+        Some(record) => records.insert(id, record),
+        None => records.remove(&id),
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netd_proxy::table::{
-    Backend, BackendState, FunnelId, Listener, ListenerId, Policy, Protocol, Service, ServiceId,
+    Backend, BackendState, FunnelId, Listener, ListenerId, Place, Policy, Protocol, Service, ServiceId,
+    Source,
 };
 
 use super::gateway::gateway_endpoint;
@@ -45,9 +46,11 @@ pub(super) fn of(sandbox: &Sandbox, model: &Model) -> Published {
                     v6: v6.map(|(address, _)| SocketAddrV6::new(address, target, 0, 0)),
                     weight: 1,
                     state: BackendState::Ready,
+                    place: Place::Here,
                 }],
                 connect_timeout: CONNECT_TIMEOUT,
                 udp_idle: UDP_IDLE,
+                ..Service::default()
             });
             for &address in &publish.addresses {
                 let listener = Listener {
@@ -58,6 +61,7 @@ pub(super) fn of(sandbox: &Sandbox, model: &Model) -> Published {
                     funnel: funnel(publish, address),
                     target_port: None,
                     proxy_protocol: None,
+                    source: Source::Own,
                     limit: CONNECTION_LIMIT,
                 };
                 listeners.insert(Arc::clone(&listener.id), listener);

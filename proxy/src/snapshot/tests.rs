@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::*;
-use crate::table::Policy;
+use crate::table::{Place, Policy};
 
 fn backend(id: &str, port: u16, state: BackendState) -> Backend {
     Backend {
@@ -12,6 +12,7 @@ fn backend(id: &str, port: u16, state: BackendState) -> Backend {
         v6: Some(format!("[fd00::1]:{port}").parse().unwrap()),
         weight: 1,
         state,
+        place: Place::Here,
     }
 }
 
@@ -23,6 +24,7 @@ fn service(backends: Vec<Backend>) -> Service {
         backends,
         connect_timeout: Duration::from_secs(1),
         udp_idle: Duration::from_secs(1),
+        ..Service::default()
     }
 }
 

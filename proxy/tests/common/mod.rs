@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netd_proxy::table::{Backend, BackendState, Change, Listener, Policy, Protocol, ProxyProtocol, Service};
+use netd_proxy::table::{
+    Backend, BackendState, Change, Listener, Place, Policy, Protocol, ProxyProtocol, Service, Source,
+};
 use netd_proxy::{Config, Counts, Proxy};
 use netd_sys::socket;
 
@@ -41,6 +43,7 @@ impl Bed {
             backends: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             udp_idle: Duration::from_secs(30),
+            ..Service::default()
         };
         let mut bed = Self { proxy, service, listeners: 0 };
         bed.set_backends(backends);
@@ -95,6 +98,7 @@ pub(crate) fn listener(address: SocketAddr) -> Listener {
         funnel: None,
         target_port: None,
         proxy_protocol: None,
+        source: Source::Own,
         limit: u32::MAX,
     }
 }
@@ -104,7 +108,14 @@ pub(crate) fn backend(address: SocketAddr) -> Backend {
         SocketAddr::V4(address) => (Some(address), None),
         SocketAddr::V6(address) => (None, Some(address)),
     };
-    Backend { id: address.to_string().into(), v4, v6, weight: 1, state: BackendState::Ready }
+    Backend {
+        id: address.to_string().into(),
+        v4,
+        v6,
+        weight: 1,
+        state: BackendState::Ready,
+        place: Place::Here,
+    }
 }
 
 /// A server whose connections are handled by `serve`, each in a thread of its own.

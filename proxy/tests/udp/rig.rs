@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use netd_proxy::table::{Backend, BackendState, Change, Listener, Policy, Protocol, Service};
+use netd_proxy::table::{Backend, BackendState, Change, Listener, Place, Policy, Protocol, Service, Source};
 use netd_proxy::{Config, Counts, Proxy};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -90,6 +90,7 @@ impl Rig {
             funnel: None,
             target_port: None,
             proxy_protocol: None,
+            source: Source::Own,
             limit: self.setup.limit,
         })
     }
@@ -107,6 +108,7 @@ impl Rig {
             },
             weight: 1,
             state: BackendState::Ready,
+            place: Place::Here,
         });
         Change::PutService(Service {
             id: SERVICE.into(),
@@ -115,6 +117,7 @@ impl Rig {
             backends: backends.collect(),
             connect_timeout: Duration::from_secs(1),
             udp_idle: self.setup.idle,
+            ..Service::default()
         })
     }
 

@@ -37,6 +37,7 @@ fn request() -> impl Strategy<Value = Request> {
                 funnel: None,
                 target_port: Some(port),
                 proxy_protocol: None,
+                source: netd_proxy::table::Source::Own,
                 limit: 7,
             };
             Request::Change { change: Change::Proxy(netd_proxy::table::Change::PutListener(listener)) }

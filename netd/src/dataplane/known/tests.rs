@@ -36,6 +36,7 @@ fn proxy() -> impl Strategy<Value = Change> {
                 funnel: None,
                 target_port: None,
                 proxy_protocol: None,
+                source: netd_proxy::table::Source::Own,
                 limit: 1,
             }))
         }),

@@ -100,6 +100,7 @@ fn build(world: &mut World, undo: &mut Undo, network: &Network, new: &NewEndpoin
         dns: DnsOptions::default(),
         extra_hosts: Vec::new(),
         links: Vec::new(),
+        service: None,
         labels: BTreeMap::new(),
         owner: OWNER.into(),
     };

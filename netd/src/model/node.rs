@@ -1,0 +1,69 @@
+//! The other machines of a cluster, and what this one must know of their sandboxes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::{EndpointState, Id};
+
+/// A node that lives: its record goes with its lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Node {
+    /// Its name is its id.
+    pub name: Id,
+    /// Where other nodes reach its tunnels.
+    pub vtep: IpAddr,
+    /// All addresses that its packets to other nodes may come from.
+    pub addresses: Vec<IpAddr>,
+    /// Where its data plane takes connections for its backends.
+    pub mesh: SocketAddr,
+    pub vxlan_port: u16,
+    pub version: Arc<str>,
+    /// Since when it lives.
+    pub since: SystemTime,
+}
+
+/// A node that belongs to the cluster, whether it lives or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub name: Id,
+    /// From 1; of two members never the same.
+    pub number: u16,
+    pub availability: Availability,
+    pub joined: SystemTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Availability {
+    Active,
+    /// Its endpoints take no new connections.
+    Drain,
+    /// It is no member any more; when it comes back it cleans up.
+    Removed,
+}
+
+/// An endpoint of a sandbox on another node: what names, balancing and the overlay need of it. Goes with its node's
+/// lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    /// `<network id>/<endpoint id>`, as its key.
+    pub id: Id,
+    pub endpoint: Id,
+    pub network: Id,
+    pub node: Id,
+    pub sandbox: Id,
+    pub sandbox_name: Arc<str>,
+    /// When the sandbox was made: the order of addresses in answers.
+    pub joined: SystemTime,
+    pub mac: [u8; 6],
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+    /// All names on the network, the PTR name first.
+    pub names: Vec<Arc<str>>,
+    pub service: Option<Id>,
+    pub weight: u16,
+    pub state: EndpointState,
+}
