@@ -53,4 +53,19 @@ pub struct Name {
     /// Of these addresses it is the name that a reverse query finds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reverse: Vec<IpAddr>,
+    /// SRV records.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub srv: Vec<Srv>,
+    /// The name it stands for (CNAME), in this view or outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Srv {
+    pub priority: u16,
+    pub weight: u16,
+    pub port: u16,
+    /// As it is answered: with the network's name behind it.
+    pub target: String,
 }

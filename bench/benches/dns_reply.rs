@@ -50,8 +50,12 @@ fn serve(names: u32) -> (Server, UdpSocket) {
     let mut changes = vec![Change::PutView(view)];
     changes.extend((0..names).map(|number| {
         let address = Ipv4Addr::from(0x0a00_0000 + number).into();
-        let name =
-            Name { name: format!("n{number}").into(), addresses: vec![address], primary_for: vec![address] };
+        let name = Name {
+            name: format!("n{number}").into(),
+            addresses: vec![address],
+            primary_for: vec![address],
+            ..Name::default()
+        };
         Change::PutName { zone: "z".into(), name }
     }));
     let (done, applied) = channel();

@@ -23,7 +23,8 @@ pub fn query(message: &[u8]) {
     };
     let view = index.put_view(&view);
     let address = IpAddr::from([10, 0, 0, 1]);
-    let name = Name { name: "a".into(), addresses: vec![address], primary_for: vec![address] };
+    let name =
+        Name { name: "a".into(), addresses: vec![address], primary_for: vec![address], ..Name::default() };
     index.put_name(&"z".into(), &name);
     let plain;
     let parsed = match parse(message) {

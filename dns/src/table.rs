@@ -42,14 +42,43 @@ pub enum Change {
     },
 }
 
-/// A name and its addresses. Names are held in lower case, relative, without the trailing dot; they may contain dots.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a name leads to. Names are held in lower case, relative, without the trailing dot; they may contain dots. A name
+/// without anything is known all the same: every question for it is answered with no data, and none is forwarded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Name {
     pub name: Arc<str>,
     /// All addresses, in the order of joining; an answer rotates through those of the family asked for.
     pub addresses: Vec<IpAddr>,
     /// Of these addresses this name is the PTR name: a reverse query answers `name.suffix`.
     pub primary_for: Vec<IpAddr>,
+    /// Where a service is to be had (`_http._tcp.web`); an answer rotates through them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub srv: Vec<Srv>,
+    /// Another name for the same thing: answered as a CNAME and followed, in the view's tables or upstream. It is looked
+    /// up as a client would write it, and no suffix is added. A name with an alias has nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Arc<str>>,
+}
+
+/// One SRV record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Srv {
+    pub priority: u16,
+    pub weight: u16,
+    pub port: u16,
+    /// Relative to the zone (answered with its suffix behind), or absolute with a dot at the end.
+    pub target: Arc<str>,
+}
+
+impl Srv {
+    /// The target as it is answered for the zone that is called `suffix`, without a dot at the end.
+    pub fn full_target(&self, suffix: Option<&str>) -> String {
+        match (self.target.strip_suffix('.'), suffix) {
+            (Some(absolute), _) => absolute.into(),
+            (None, Some(suffix)) => format!("{}.{suffix}", self.target),
+            (None, None) => self.target.as_ref().into(),
+        }
+    }
 }
 
 /// What one sandbox (or any other client with a socket of its own) can see.

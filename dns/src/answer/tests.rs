@@ -27,6 +27,7 @@ fn index(names: &[(&str, Vec<IpAddr>)]) -> (Index, ViewKey) {
             name: (*name).into(),
             primary_for: addresses.clone(),
             addresses: addresses.clone(),
+            ..crate::table::Name::default()
         };
         index.put_name(&"z".into(), &name);
     }

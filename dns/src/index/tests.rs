@@ -3,7 +3,7 @@ use crate::table::{Forward, ViewZone};
 
 fn name(name: &str, addresses: &[&str]) -> Name {
     let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
-    Name { name: name.into(), primary_for: addresses.clone(), addresses }
+    Name { name: name.into(), primary_for: addresses.clone(), addresses, ..Name::default() }
 }
 
 fn view(id: &str, zones: &[(&str, &str)], names: Vec<Name>) -> View {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use netd_api::Nothing;
 use netd_api::client::blocking::Client;
-use netd_api::dns::{self, DumpParams, View};
+use netd_api::dns::{self, DumpParams, Name, View};
 use netd_api::value::Reference;
 
 use super::output::{Format, Table, print, print_json};
@@ -47,14 +47,14 @@ pub(super) fn dump(client: &Client, args: DumpArgs) -> Result<ExitCode> {
 }
 
 fn render(views: &[View]) -> String {
-    let mut table = Table::new(&["SANDBOX", "NAME", "NETWORK", "ADDRESSES", "REVERSE"]);
+    let mut table = Table::new(&["SANDBOX", "NAME", "NETWORK", "LEADS TO", "REVERSE"]);
     for view in views {
         for name in &view.names {
             table.row([
                 view.sandbox.clone(),
                 name.name.clone(),
                 name.network.clone().unwrap_or_else(|| "(link)".into()),
-                joined(&name.addresses),
+                leads_to(name),
                 joined(&name.reverse),
             ]);
         }
@@ -65,13 +65,21 @@ fn render(views: &[View]) -> String {
     table.render()
 }
 
+fn leads_to(name: &Name) -> String {
+    let addresses = name.addresses.iter().map(ToString::to_string);
+    let srv =
+        name.srv.iter().map(|srv| format!("SRV {} {} {} {}", srv.priority, srv.weight, srv.port, srv.target));
+    let alias = name.alias.iter().map(|alias| format!("CNAME {alias}"));
+    alias.chain(addresses).chain(srv).collect::<Vec<_>>().join(", ")
+}
+
 fn joined(addresses: &[IpAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
-    use netd_api::dns::Name;
+    use netd_api::dns::Srv;
 
     use super::*;
 
@@ -82,19 +90,30 @@ mod tests {
             network: network.map(Into::into),
             addresses: vec![[10, 0, 0, last].into()],
             reverse: if last == 2 { vec![[10, 0, 0, 2].into()] } else { Vec::new() },
+            srv: Vec::new(),
+            alias: None,
         };
+        let bare = |text| Name { addresses: Vec::new(), ..name(text, Some("app"), 3) };
+        let srv = vec![Srv { priority: 0, weight: 10, port: 5432, target: "db.app".into() }];
         let view = View {
             sandbox: "web".into(),
             sandbox_id: "0123".into(),
-            names: vec![name("db", Some("app"), 2), name("cache", None, 3)],
+            names: vec![
+                name("db", Some("app"), 2),
+                name("cache", None, 3),
+                Name { srv, ..bare("_sql._tcp.db") },
+                Name { alias: Some("pay.example.com".into()), ..bare("pay") },
+            ],
             forward: vec!["9.9.9.9:53".parse().unwrap()],
         };
         assert_eq!(
             render(&[view]),
-            "SANDBOX  NAME   NETWORK      ADDRESSES   REVERSE\n\
-             web      db     app          10.0.0.2    10.0.0.2\n\
-             web      cache  (link)       10.0.0.3\n\
-             web      *      (forwarded)  9.9.9.9:53\n"
+            "SANDBOX  NAME          NETWORK      LEADS TO               REVERSE\n\
+             web      db            app          10.0.0.2               10.0.0.2\n\
+             web      cache         (link)       10.0.0.3\n\
+             web      _sql._tcp.db  app          SRV 0 10 5432 db.app\n\
+             web      pay           app          CNAME pay.example.com\n\
+             web      *             (forwarded)  9.9.9.9:53\n"
         );
     }
 }

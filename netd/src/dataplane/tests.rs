@@ -190,7 +190,7 @@ fn view() -> (Vec<Change>, Sockets, SocketAddr) {
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
-    let name = Name { name: "web".into(), addresses: vec![[10, 1, 2, 3].into()], primary_for: Vec::new() };
+    let name = Name { name: "web".into(), addresses: vec![[10, 1, 2, 3].into()], ..Name::default() };
     let view = View {
         id: "box".into(),
         zones: vec![ViewZone { zone: "net".into(), suffix: "net".into() }],

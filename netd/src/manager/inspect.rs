@@ -257,17 +257,29 @@ fn view(world: &World, sandbox: &Sandbox) -> Option<netd_api::dns::View> {
         Forward::Host => world.reconcile.host_servers_at(),
         Forward::Own { servers } => servers.clone(),
     };
-    let shown = |name: netd_dns::table::Name, network: Option<&str>| netd_api::dns::Name {
-        name: name.name.to_string(),
-        network: network.map(ToOwned::to_owned),
-        addresses: name.addresses,
-        reverse: name.primary_for,
-    };
-    let mut names: Vec<netd_api::dns::Name> = view.names.into_iter().map(|name| shown(name, None)).collect();
+    let mut names: Vec<netd_api::dns::Name> = view.names.into_iter().map(|name| known(name, None)).collect();
     for zone in &view.zones {
         let in_zone = world.reconcile.projection().names_of(&zone.zone);
-        names.extend(in_zone.map(|name| shown(name, Some(&zone.suffix))));
+        names.extend(in_zone.map(|name| known(name, Some(&zone.suffix))));
     }
     let (sandbox, sandbox_id) = (sandbox.name.to_string(), sandbox.id.to_string());
     Some(netd_api::dns::View { sandbox, sandbox_id, names, forward })
+}
+
+/// A name of the network that is called `zone`, or one of the view's own.
+fn known(name: netd_dns::table::Name, zone: Option<&str>) -> netd_api::dns::Name {
+    let srv = name.srv.into_iter().map(|srv| netd_api::dns::Srv {
+        priority: srv.priority,
+        weight: srv.weight,
+        port: srv.port,
+        target: srv.full_target(zone),
+    });
+    netd_api::dns::Name {
+        name: name.name.to_string(),
+        network: zone.map(ToOwned::to_owned),
+        addresses: name.addresses,
+        reverse: name.primary_for,
+        srv: srv.collect(),
+        alias: name.alias.map(|alias| alias.to_string()),
+    }
 }

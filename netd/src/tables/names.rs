@@ -52,6 +52,11 @@ impl Names {
             let holders = holders.values().filter(move |held| held.primary || !only_primary);
             holders.flat_map(|held| held.addresses.iter().copied()).collect()
         };
-        Some(Name { name: Arc::clone(&key.1), addresses: addresses(false), primary_for: addresses(true) })
+        Some(Name {
+            name: Arc::clone(&key.1),
+            addresses: addresses(false),
+            primary_for: addresses(true),
+            ..Name::default()
+        })
     }
 }

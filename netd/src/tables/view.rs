@@ -48,7 +48,7 @@ fn links(sandbox: &Sandbox, model: &Model, zones: &[ViewZone]) -> Vec<Name> {
         let alias: Arc<str> = link.alias.to_lowercase().into();
         match names.iter_mut().find(|name| name.name == alias) {
             Some(name) => name.addresses.extend(addresses),
-            None => names.push(Name { name: alias, addresses, primary_for: Vec::new() }),
+            None => names.push(Name { name: alias, addresses, ..Name::default() }),
         }
     }
     names

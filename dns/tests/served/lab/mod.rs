@@ -22,7 +22,7 @@ pub(crate) struct Lab {
 
 pub(crate) fn name(name: &str, addresses: &[&str]) -> Name {
     let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().expect("an address")).collect();
-    Name { name: name.into(), primary_for: addresses.clone(), addresses }
+    Name { name: name.into(), primary_for: addresses.clone(), addresses, ..Name::default() }
 }
 
 pub(crate) fn put(zone: &str, entry: Name) -> Change {

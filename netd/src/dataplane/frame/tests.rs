@@ -23,6 +23,7 @@ fn request() -> impl Strategy<Value = Request> {
                 name: name.into(),
                 addresses: vec![address.into()],
                 primary_for: vec![address.into()],
+                ..Default::default()
             };
             Request::Change {
                 change: Change::Dns(netd_dns::table::Change::PutName { zone: zone.into(), name }),

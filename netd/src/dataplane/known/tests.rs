@@ -8,7 +8,7 @@ fn dns() -> impl Strategy<Value = Change> {
     let name = "[xyz]".prop_map(Arc::<str>::from);
     prop_oneof![
         (zone.clone(), name.clone()).prop_map(|(zone, name)| {
-            let name = Name { name, addresses: Vec::new(), primary_for: Vec::new() };
+            let name = Name { name, ..Name::default() };
             Change::Dns(Dns::PutName { zone, name })
         }),
         (zone.clone(), name).prop_map(|(zone, name)| Change::Dns(Dns::DropName { zone, name })),
