@@ -7,7 +7,8 @@ set -euo pipefail
 # Command or file, and the Debian package that has it.
 build="cargo: cc:gcc clang:clang"
 lab="ip:iproute2 nft:nftables unshare:util-linux setpriv:util-linux ping:iputils-ping python3:python3-minimal
-     curl:curl dig:bind9-dnsutils redis-server:redis-server redis-cli:redis-tools dnsmasq:dnsmasq-base"
+     curl:curl dig:bind9-dnsutils redis-server:redis-server redis-cli:redis-tools dnsmasq:dnsmasq-base
+     etcd:etcd-server etcdctl:etcd-client openssl:openssl"
 runtimes="podman:podman conmon:conmon runc:runc containerd:containerd ctr:containerd dockerd:docker.io docker:docker.io
      /bin/busybox:busybox-static"
 test="$lab $runtimes nc:netcat-openbsd tcpdump:tcpdump ss:iproute2 ps:procps"
@@ -74,9 +75,10 @@ fi
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}"
 for package in "${packages[@]}"; do
     case $package in
-        redis-server | nginx-light | haproxy | docker.io | containerd | podman)
+        redis-server | nginx-light | haproxy | etcd-server | docker.io | containerd | podman)
             unit=${package%-light}
             unit=${unit%.io}
+            unit=${unit/#etcd-server/etcd}
             if command -v systemctl >/dev/null; then
                 "${as_root[@]}" systemctl disable --quiet "$unit" 2>/dev/null || echo "note: the service $unit may start at boot"
             fi

@@ -142,6 +142,11 @@ impl Daemon {
         process.wait(READY)
     }
 
+    /// After somebody else has killed it.
+    pub(crate) fn reaped(&self) -> Result<()> {
+        self.lock().take().map_or(Ok(()), |process| process.wait(READY).map(drop))
+    }
+
     pub fn runs(&self) -> bool {
         self.lock().as_ref().is_some_and(Process::runs)
     }

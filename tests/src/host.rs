@@ -18,6 +18,7 @@ pub struct Host {
     pub place: Place,
     pub v4: Ipv4Addr,
     pub v6: Ipv6Addr,
+    number: u8,
     daemons: Arc<Mutex<Vec<(Daemon, Snapshot)>>>,
 }
 
@@ -52,7 +53,12 @@ impl Host {
         // Duplicate address detection would keep the link's own address changing for a second or two.
         place.enter(|| fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0"))??;
         place.run_with("ip -batch -", inside.as_bytes(), SETUP)?.success()?;
-        Ok(Self { place, v4, v6, daemons: Arc::default() })
+        Ok(Self { place, v4, v6, number, daemons: Arc::default() })
+    }
+
+    /// The switch's end of its link, in the router.
+    pub fn port(&self) -> String {
+        format!("p{}", self.number)
     }
 
     /// Starts `netd run` here, with its own directories, and waits until it is ready.
@@ -61,13 +67,20 @@ impl Host {
     }
 
     pub fn daemon_with(&self, setup: Setup) -> Result<Daemon> {
+        let daemon = self.daemon_launched(setup)?;
+        daemon.ready()?;
+        Ok(daemon)
+    }
+
+    /// Starts it and does not wait.
+    pub fn daemon_launched(&self, setup: Setup) -> Result<Daemon> {
         let before = Snapshot::take(&self.place)?;
         let mut daemons = self.daemons.lock().expect("no holder panics");
         let dir = Path::new("/run/lab").join(format!("{}-{}", self.name, daemons.len()));
         let daemon = Daemon::prepare(&self.place, &dir, setup)?;
         daemons.push((daemon.clone(), before));
         drop(daemons);
-        daemon.start()?;
+        daemon.launch()?;
         Ok(daemon)
     }
 

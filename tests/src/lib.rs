@@ -4,20 +4,26 @@
 //! A scenario never touches the machine it runs on: see `lab` for how it is shut in, `snapshot` for how that is checked.
 
 pub mod capture;
+pub mod cluster;
 pub mod cni;
 pub mod command;
+pub mod cuts;
 pub mod daemon;
+pub mod etcd;
 pub mod eventually;
 pub mod host;
 pub mod http;
 pub mod lab;
+pub mod load;
 pub mod place;
+pub mod proxy_header;
 pub mod query;
 pub mod report;
 pub mod runtimes;
 pub mod snapshot;
 pub mod traffic;
 
+pub use cluster::Cluster;
 pub use command::{Finished, Process};
 pub use daemon::{Daemon, Setup, other_build};
 pub use eventually::eventually;

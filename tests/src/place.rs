@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -61,6 +62,23 @@ impl Place {
                 .map_err(|_| anyhow!("a thread in {} panicked", self.name))?
                 .with_context(|| format!("enter {}", path.display()))
         })
+    }
+
+    /// A thread that lives in the namespace.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        deed: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<JoinHandle<Result<T>>> {
+        let open = |path| File::open(path).with_context(|| format!("open namespace {path:?}"));
+        let netns = self.netns.as_ref().map(open).transpose()?;
+        let inside = move || {
+            if let Some(netns) = netns {
+                setns(netns, CloneFlags::CLONE_NEWNET).context("enter a namespace")?;
+            }
+            deed()
+        };
+        // Loads have them by the hundred.
+        std::thread::Builder::new().stack_size(256 << 10).spawn(inside).context("start a thread")
     }
 
     pub fn listen(&self, at: impl Into<SocketAddr>) -> Result<TcpListener> {

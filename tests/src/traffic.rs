@@ -148,18 +148,18 @@ pub fn ping(socket: &UdpSocket, to: SocketAddr, seed: u64, length: usize) -> Res
 }
 
 /// The bytes of one direction: a pseudo-random sequence that the seed fixes.
-struct Pattern {
+pub(crate) struct Pattern {
     state: u64,
     word: [u8; 8],
     used: usize,
 }
 
 impl Pattern {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { state: seed, word: [0; 8], used: 8 }
     }
 
-    fn fill(&mut self, buffer: &mut [u8]) {
+    pub(crate) fn fill(&mut self, buffer: &mut [u8]) {
         for byte in buffer {
             if self.used == 8 {
                 // splitmix64: cheap, and every 8 bytes differ.

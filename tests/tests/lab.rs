@@ -1,11 +1,15 @@
 //! The lab itself: what every other scenario stands on.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use netd_tests::capture::Capture;
+use netd_tests::cuts::Cuts;
+use netd_tests::etcd::Etcd;
+use netd_tests::load::{Offer, Steady, Talk};
 use netd_tests::snapshot::Snapshot;
-use netd_tests::{Place, query, scenario, traffic};
+use netd_tests::{Place, eventually, query, scenario, traffic};
 
 #[test]
 fn two_hosts_reach_each_other_and_the_router() {
@@ -75,7 +79,7 @@ fn captures_queries_and_background_programs_work() {
         let server = host.start(
             "dnsmasq -k -C /dev/null -u root -x '' -R -h --listen-address=127.0.0.11 --bind-interfaces --host-record=web,192.0.2.80",
         )?;
-        netd_tests::eventually(std::time::Duration::from_secs(5), "dnsmasq answers", || {
+        eventually(Duration::from_secs(5), "dnsmasq answers", || {
             host.run("dig @127.0.0.11 +tries=1 +timeout=1 web")?.success()
         })?;
         let queries = query::Loop::start(&host, "web")?;
@@ -85,5 +89,107 @@ fn captures_queries_and_background_programs_work() {
         drop(server);
         ensure!(silent.finish().is_err(), "a missing answer is a failure");
         host.run("false")?.refused(1, "").context("exit codes").map(drop)
+    });
+}
+
+#[test]
+fn a_steady_load_tells_who_answered_what_failed_and_for_how_long() {
+    scenario(|lab| {
+        let (server, client) = (lab.host("server")?, lab.host("client")?);
+        let start = || -> Result<_> {
+            let echo = server.start("lab_echo --name one --tcp 7000 --udp 7000 --http 80")?;
+            echo.says("ready")?;
+            Ok(echo)
+        };
+        let at = |port| SocketAddr::from((server.v4, port));
+        let echo = start()?;
+        let offers = [
+            Offer::tcp(at(7000), 100),
+            Offer::tcp((server.v6, 7000).into(), 100),
+            Offer::http(at(80), "/", 50),
+            Offer::udp(at(7000), 100),
+            Offer::udp_fixed(at(7000), 5000, 100),
+        ];
+        let loads = offers.map(|offer| Steady::start(&client, offer));
+        let loads = loads.into_iter().collect::<Result<Vec<_>>>()?;
+        loads.iter().try_for_each(|load| load.more(20))?;
+        let killed = Instant::now();
+        drop(echo);
+        eventually(Duration::from_secs(5), "all of them fail", || {
+            ensure!(loads.iter().all(|load| load.so_far().since(killed).failed() > 0), "not yet");
+            Ok(())
+        })?;
+        let _echo = start()?;
+        let again = Instant::now();
+        loads.iter().try_for_each(|load| load.more(20))?;
+        for load in loads {
+            let tally = load.finish()?;
+            ensure!(tally.before(killed).failed() <= tally.during(killed).failed(), "{tally}");
+            ensure!(tally.troubled_for(killed).context("it failed")? <= again - killed, "{tally}");
+            ensure!(tally.reasons().keys().any(|how| how.contains("refused")), "{tally}");
+            ensure!(tally.by().keys().eq(["one"]) && tally.since(again).failed() == 0, "{tally}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_server_that_is_told_to_end_finishes_what_it_has() {
+    scenario(|lab| {
+        let host = lab.host("server")?;
+        let echo = host.start("lab_echo --name one --tcp 7000")?;
+        echo.says("ready")?;
+        let to = SocketAddr::from((host.v4, 7000));
+        let patience = Duration::from_secs(5);
+        let mut talk = host.enter(|| Talk::open(to, None, patience))??;
+        talk.say(1, 1000)?;
+        echo.signal(nix::sys::signal::Signal::SIGTERM)?;
+        eventually(patience, "no more are taken", || {
+            ensure!(host.enter(|| Talk::open(to, None, patience))?.is_err(), "it still listens");
+            Ok(())
+        })?;
+        talk.say(2, 1000)?;
+        ensure!(echo.runs(), "it waits for its last client");
+        talk.close()?;
+        ensure!(echo.wait(patience)? == 0, "and then ends well");
+        Ok(())
+    });
+}
+
+#[test]
+fn etcd_ends_freezes_and_starts_again_with_what_it_knew_or_nothing() {
+    scenario(|lab| {
+        let etcd = Etcd::start(&lab.host("etcd")?)?;
+        etcd.ctl("put here 1")?;
+        etcd.kill()?;
+        etcd.restart()?;
+        ensure!(etcd.keys("h")? == ["here"], "it has kept it");
+        etcd.freeze()?;
+        ensure!(etcd.ctl("--command-timeout=300ms get here").is_err(), "it answers nobody");
+        etcd.thaw()?;
+        ensure!(etcd.ctl("get here")?.stdout.contains('1'), "it goes on");
+        etcd.stop()?;
+        etcd.wipe()?;
+        etcd.restart()?;
+        ensure!(etcd.keys("h")?.is_empty(), "it knows nothing");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_cut_parts_two_machines_and_no_others_until_it_is_healed() {
+    scenario(|lab| {
+        let (one, two, three) = (lab.host("one")?, lab.host("two")?, lab.host("three")?);
+        let cuts = Cuts::new(lab)?;
+        let ping = |from: &Place, to: std::net::IpAddr| -> Result<bool> {
+            Ok(from.run(&format!("ping -c1 -W1 {to}"))?.code == 0)
+        };
+        ensure!(ping(&one, two.v4.into())?, "before");
+        cuts.between(&one, &two)?;
+        ensure!(!ping(&one, two.v4.into())? && !ping(&two, one.v6.into())?, "cut");
+        ensure!(ping(&one, three.v4.into())? && ping(&three, two.v6.into())?, "the others");
+        cuts.heal()?;
+        ensure!(ping(&two, one.v6.into())?, "healed");
+        Ok(())
     });
 }

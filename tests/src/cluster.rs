@@ -1,0 +1,143 @@
+//! Several machines with one store: etcd on a machine of its own, and nodes whose daemons use it. Nodes lose
+//! their power and come back; networks between them are cut and healed.
+//!
+//!   scenario -> Cluster -> nodes (a host and its daemon), `Etcd`, cuts
+
+use std::ops::Deref;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cuts::Cuts;
+use crate::daemon::{Daemon, Setup};
+use crate::etcd::Etcd;
+use crate::eventually::eventually;
+use crate::host::Host;
+use crate::lab::Lab;
+use crate::place::Place;
+use crate::snapshot::processes;
+
+pub struct Cluster {
+    pub etcd: Etcd,
+    pub nodes: Vec<Node>,
+    pub cuts: Cuts,
+    router: Place,
+}
+
+/// A machine with its daemon.
+pub struct Node {
+    pub host: Host,
+    pub netd: Daemon,
+}
+
+impl Deref for Node {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.netd
+    }
+}
+
+impl Cluster {
+    /// etcd, and `count` nodes (node1, node2, ...) that know each other.
+    pub fn start(lab: &Lab, count: usize) -> Result<Self> {
+        Self::with(lab, count, &Setup::default())
+    }
+
+    /// The same with more configuration and arguments for each of the daemons.
+    pub fn with(lab: &Lab, count: usize, setup: &Setup) -> Result<Self> {
+        let etcd = Etcd::start(&lab.host("etcd")?)?;
+        let cuts = Cuts::new(lab)?;
+        let mut cluster = Self { etcd, nodes: Vec::new(), cuts, router: lab.router.clone() };
+        for _ in 0..count {
+            cluster.launch(lab, setup)?;
+        }
+        cluster.nodes.iter().try_for_each(|node| node.ready())?;
+        cluster.all_know_all()?;
+        Ok(cluster)
+    }
+
+    /// One node more.
+    pub fn join(&mut self, lab: &Lab, setup: &Setup) -> Result<&Node> {
+        self.launch(lab, setup)?;
+        let node = self.nodes.last().context("it was just added")?;
+        node.ready()?;
+        self.all_know_all()?;
+        Ok(node)
+    }
+
+    fn launch(&mut self, lab: &Lab, setup: &Setup) -> Result<()> {
+        let name = format!("node{}", self.nodes.len() + 1);
+        let host = lab.host(&name)?;
+        let mut setup = setup.clone();
+        let (store, address) = (self.etcd.url(), host.v4);
+        setup.arguments += &format!(" --store {store} --advertise-addr {address} --name {name}");
+        let netd = host.daemon_launched(setup)?;
+        self.nodes.push(Node { host, netd });
+        Ok(())
+    }
+
+    fn all_know_all(&self) -> Result<()> {
+        let count = self.nodes.len();
+        self.everywhere(READY, "every node is known and active", |node| {
+            let known = node.place.look("netd node ls --format json")?;
+            let known: serde_json::Value = serde_json::from_str(&known).with_context(|| known.clone())?;
+            let states: Vec<_> = known.as_array().into_iter().flatten().map(|one| &one["State"]).collect();
+            ensure!(states.len() == count && states.iter().all(|state| *state == "active"), "{known}");
+            Ok(())
+        })
+    }
+
+    /// Asks each node until all are content.
+    pub fn everywhere(
+        &self,
+        deadline: Duration,
+        what: &str,
+        ask: impl Fn(&Node) -> Result<()>,
+    ) -> Result<()> {
+        eventually(deadline, what, || {
+            self.nodes.iter().try_for_each(|node| ask(node).with_context(|| format!("on {}", node.host.name)))
+        })
+    }
+
+    pub fn cut_from_etcd(&self, node: &Node) -> Result<()> {
+        self.cuts.between(&node.host, self.etcd.host())
+    }
+
+    pub fn cut_from_peers(&self, node: &Node) -> Result<()> {
+        let peers = self.nodes.iter().filter(|peer| peer.host.name != node.host.name);
+        peers.into_iter().try_for_each(|peer| self.cuts.between(&node.host, &peer.host))
+    }
+
+    /// From etcd and from all peers, while clients on other machines still reach it.
+    pub fn isolate(&self, node: &Node) -> Result<()> {
+        self.cut_from_etcd(node)?;
+        self.cut_from_peers(node)
+    }
+
+    /// The machine loses its power: its link goes down, and everything that runs on it is killed.
+    pub fn kill(&self, node: &Node) -> Result<()> {
+        self.router.sh(&format!("ip link set {} down", node.host.port()))?;
+        let mut places = vec![node.host.namespace_id()?];
+        for sandbox in node.netd.sandboxes() {
+            places.push(sandbox.namespace_id()?);
+        }
+        for process in
+            processes()?.iter().filter(|one| one.netns.is_some_and(|netns| places.contains(&netns)))
+        {
+            // It may have ended with its parent.
+            let _ = kill(Pid::from_raw(process.pid.try_into()?), Signal::SIGKILL);
+        }
+        node.netd.reaped()
+    }
+
+    /// Its power is back: the link, and the daemon. What ran in its sandboxes does not come back by itself.
+    pub fn revive(&self, node: &Node) -> Result<()> {
+        self.router.sh(&format!("ip link set {} up", node.host.port()))?;
+        node.netd.start()
+    }
+}
+
+const READY: Duration = Duration::from_secs(15);
