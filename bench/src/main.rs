@@ -56,6 +56,8 @@ enum Subject {
     Udp,
     /// Container to container on one host (B1)
     EastWest,
+    /// Container to container on two nodes (O1)
+    Overlay,
     /// A bound port beside steered ones: sk_lookup, tproxy
     Steer,
     /// The DNS server (N1 to N3)
@@ -87,10 +89,11 @@ fn bench(lab: &Lab, arguments: &Arguments) -> Result<()> {
     let plan = Plan { rounds: usize::try_from(rounds)?, seconds, only: arguments.only.clone() };
     let facts = Facts::gather(&plan);
     let mut results = Results::default();
-    let scenarios: [(Subject, Scenario); 6] = [
+    let scenarios: [(Subject, Scenario); 7] = [
         (Subject::Publish, scenario::publish::run),
         (Subject::Udp, scenario::udp::run),
         (Subject::EastWest, scenario::east_west::run),
+        (Subject::Overlay, scenario::overlay::run),
         (Subject::Steer, scenario::steer::run),
         (Subject::Dns, scenario::dns::run),
         (Subject::Attach, scenario::attach::run),

@@ -12,6 +12,7 @@ pub(crate) mod netavark;
 pub(crate) mod netd;
 pub(crate) mod nft_dnat;
 pub(crate) mod nginx_stream;
+pub(crate) mod plain_vxlan;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

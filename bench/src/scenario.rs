@@ -4,6 +4,8 @@
 pub(crate) mod attach;
 pub(crate) mod dns;
 pub(crate) mod east_west;
+pub(crate) mod overlay;
+pub(crate) mod pair;
 pub(crate) mod publish;
 pub(crate) mod steer;
 pub(crate) mod udp;

@@ -1,37 +1,23 @@
 //! Container to container on one host, no port published: over a plain bridge as Docker makes it, over a network of netd
 //! that leads nowhere else (its packets may be larger than 64 KiB), and over one with a way out that takes 64 KiB.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result};
-use netd_tests::{Host, Lab, Place};
+use anyhow::Result;
+use netd_tests::{Host, Lab};
 
 use crate::figures::{NETD, NETD_WAY_OUT, PLAIN_BRIDGE};
-use crate::load::{iperf, wrk};
-use crate::measure::{FigureId, Name, Results};
-use crate::programs::{BULK, HTTP, Programs};
+use crate::measure::{Name, Results};
+use crate::programs::Programs;
 use crate::rival::netd;
 use crate::scenario::Plan;
+use crate::scenario::pair::{Pair, Test};
 use crate::site::{self, Node};
 
-/// Two neighbours.
-struct Pair {
-    name: Name,
-    client: Place,
-    server: Place,
-    address: IpAddr,
-}
-
-#[derive(Clone, Copy)]
-enum Test {
-    Bulk { flags: &'static str, rate: FigureId },
-    Requests,
-}
-
 const TESTS: &[(&str, Test)] = &[
-    ("neighbours, bulk, 1 stream", Test::Bulk { flags: "", rate: "east-west-1" }),
-    ("neighbours, bulk, 8 streams", Test::Bulk { flags: "-P 8", rate: "east-west-8" }),
-    ("neighbours, keep-alive x 64", Test::Requests),
+    ("neighbours, bulk, 1 stream", Test::Bulk("", "east-west-1")),
+    ("neighbours, bulk, 8 streams", Test::Bulk("-P 8", "east-west-8")),
+    ("neighbours, keep-alive x 64", Test::Requests("east-west-requests")),
 ];
 
 pub(crate) fn run(lab: &Lab, plan: &Plan, results: &mut Results) -> Result<()> {
@@ -50,10 +36,10 @@ pub(crate) fn run(lab: &Lab, plan: &Plan, results: &mut Results) -> Result<()> {
     let pairs: Vec<Pair> = all.into_iter().filter(|pair| plan.wants(pair.name)).collect();
     let mut programs = Vec::new();
     for pair in &pairs {
-        [&pair.client, &pair.server].into_iter().try_for_each(site::cubic)?;
+        pair.ready()?;
         programs.push(Programs::tcp(&pair.server)?);
     }
-    plan.interleave(results, &pairs, TESTS, |pair| pair.name, measure);
+    plan.interleave(results, &pairs, TESTS, |pair| pair.name, Pair::measure);
     drop(programs);
     netd::end(&daemon)
 }
@@ -76,18 +62,4 @@ fn plain(lab: &Lab) -> Result<Pair> {
     };
     let (client, server) = (join(1)?.place, join(2)?.place);
     Ok(Pair { name: PLAIN_BRIDGE, client, server, address: address(2).into() })
-}
-
-fn measure(pair: &Pair, test: Test, seconds: u64) -> Result<Vec<(FigureId, f64)>> {
-    let at = |port| SocketAddr::new(pair.address, port);
-    let context = || format!("between two sandboxes of {}", pair.name);
-    Ok(match test {
-        Test::Bulk { flags, rate } => {
-            vec![(rate, iperf::run(&pair.client, at(BULK), seconds, flags).with_context(context)?.gigabits)]
-        }
-        Test::Requests => {
-            let requests = wrk::run(&pair.client, at(HTTP), seconds, 64, false).with_context(context)?;
-            vec![("east-west-requests", requests.rate)]
-        }
-    })
 }
