@@ -83,17 +83,23 @@ pub(crate) struct Asked {
     pub(crate) flags: u16,
     pub(crate) question: Box<[u8]>,
     pub(crate) edns: Option<ClientEdns>,
+    /// Where its name is an alias: the records that lead from it to the name that is asked upstream, and their number.
+    pub(crate) links: (Box<[u8]>, u16),
 }
 
 impl Asked {
     pub(crate) fn heading(&self) -> Heading<'_> {
         Heading { id: self.id, flags: self.flags, question: &self.question, edns: self.edns }
     }
-}
 
-impl From<&Heading<'_>> for Asked {
-    fn from(heading: &Heading<'_>) -> Self {
-        Self { id: heading.id, flags: heading.flags, question: heading.question.into(), edns: heading.edns }
+    pub(crate) fn new(heading: &Heading<'_>, links: (&[u8], u16)) -> Self {
+        Self {
+            id: heading.id,
+            flags: heading.flags,
+            question: heading.question.into(),
+            edns: heading.edns,
+            links: (links.0.into(), links.1),
+        }
     }
 }
 

@@ -3,16 +3,16 @@
 
 use std::net::IpAddr;
 
-use crate::answer::answer;
-use crate::index::Index;
-use crate::parse::{ClientEdns, Heading, Parsed, Rcode, boil_down, flag, parse};
-use crate::reply;
-use crate::table::{Forward, Name, View, ViewZone};
+use crate::answer::{Answer, answer};
+use crate::index::{Index, ViewKey};
+use crate::parse::{ClientEdns, Heading, Parsed, Rcode, boil_down, flag, parse, rtype};
+use crate::reply::{self, Reply};
+use crate::table::{Forward, Name, Srv, View, ViewZone};
 use crate::upstream_reply::UpstreamReply;
 
-/// Treats `message` as a client's query and checks what is said in reply.
-pub fn query(message: &[u8]) {
-    let (mut index, mut out) = (Index::default(), Vec::new());
+/// A name of every sort, each a letter long, so that strangers hit upon them.
+fn table() -> (Index, ViewKey) {
+    let mut index = Index::default();
     let zones = vec![ViewZone { zone: "z".into(), suffix: "b".into() }];
     let view = View {
         id: "v".into(),
@@ -23,9 +23,30 @@ pub fn query(message: &[u8]) {
     };
     let view = index.put_view(&view);
     let address = IpAddr::from([10, 0, 0, 1]);
-    let name =
-        Name { name: "a".into(), addresses: vec![address], primary_for: vec![address], ..Name::default() };
-    index.put_name(&"z".into(), &name);
+    let empty = |name: &str| Name { name: name.into(), ..Name::default() };
+    let alias = |name, of: &str| Name { alias: Some(of.into()), ..empty(name) };
+    let srv = |port, target: &str| Srv { priority: 1, weight: 2, port, target: target.into() };
+    let many = (0..60).map(|n| IpAddr::from([10, 0, 1, n])).collect();
+    let names = [
+        Name { addresses: vec![address], primary_for: vec![address], ..empty("a") },
+        Name { addresses: many, ..empty("m") },
+        Name { srv: vec![srv(80, "a"), srv(81, "a"), srv(82, "q."), srv(83, "m")], ..empty("s") },
+        empty("n"),
+        alias("c", "a.b"),
+        alias("d", "D"),
+        alias("e", "x.y"),
+        alias("f", "e"),
+        alias("g", "un..sayable"),
+    ];
+    for name in names {
+        index.put_name(&"z".into(), &name);
+    }
+    (index, view)
+}
+
+/// Treats `message` as a client's query and checks what is said in reply.
+pub fn query(message: &[u8]) {
+    let ((mut index, view), mut out) = (table(), Vec::new());
     let plain;
     let parsed = match parse(message) {
         Parsed::Unusual => match boil_down(message) {
@@ -40,8 +61,12 @@ pub fn query(message: &[u8]) {
     match parsed {
         Parsed::Query(query) => {
             let limit = reply::datagram_limit(&query.heading);
-            if answer(&mut index, view, &query, limit, &mut out).is_none() {
-                reply::empty(&mut out, &query.heading, Rcode::ServFail);
+            match answer(&mut index, view, &query, limit, &mut out) {
+                Answer::Given(_) => {}
+                Answer::Ask => reply::empty(&mut out, &query.heading, Rcode::ServFail),
+                Answer::Follow(follow) => {
+                    Reply::resume(&mut out, 0, &query.heading, limit, follow.links).finish(Rcode::ServFail);
+                }
             }
             assert!(out.len() <= limit, "{} bytes for {limit}", out.len());
             assert!(UpstreamReply::read(&out, query.heading.question).is_ok(), "unreadable: {out:?}");
@@ -66,6 +91,21 @@ pub fn upstream_reply(message: &[u8]) {
     reply.write(&mut out, &heading, limit, age.into());
     assert!(out.len() <= limit, "{} bytes for {limit}", out.len());
     assert!(UpstreamReply::read(&out, question).is_ok(), "unreadable: {out:?}");
+    end_of_aliases(&reply, question, heading, limit);
+}
+
+/// Checks what a client gets that has asked for an alias of what the server was asked for.
+fn end_of_aliases(reply: &UpstreamReply, question: &[u8], heading: Heading<'_>, limit: usize) {
+    let heading = Heading { question: b"\x01e\x00\x00\x01\x00\x01", ..heading };
+    let mut out = Vec::new();
+    let mut begun = Reply::begin(&mut out, &heading, limit);
+    let Some((name, _)) = question.split_last_chunk::<4>() else { return };
+    if begun.answer(&reply::QUESTION, rtype::CNAME, name).is_none() {
+        return;
+    }
+    reply.write_behind(begun, 1);
+    assert!(out.len() <= limit, "{} bytes for {limit}", out.len());
+    assert!(UpstreamReply::read(&out, heading.question).is_ok(), "unreadable: {out:?}");
 }
 
 #[cfg(test)]
@@ -86,7 +126,29 @@ mod tests {
         )
     }
 
+    /// Names of the table with any type: most of what is asked at random is not there.
+    fn known() -> impl Strategy<Value = Vec<u8>> {
+        let rtype = prop_oneof![Just(1_u8), Just(5), Just(12), Just(28), Just(33), Just(255), any::<u8>()];
+        ("[a-gmns]", any::<bool>(), rtype, any::<Option<u16>>()).prop_map(
+            |(name, suffixed, rtype, payload)| {
+                let suffix: &[u8] = if suffixed { b"\x01B" } else { b"" };
+                let mut message = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(payload.is_some()), 1];
+                message.extend([name.as_bytes(), suffix, &[0, 0, rtype, 0, 1]].concat());
+                if let Some(payload) = payload {
+                    let [p0, p1] = payload.to_be_bytes();
+                    message.extend([0, 0, 41, p0, p1, 0, 0, 0, 0, 0, 0]);
+                }
+                message
+            },
+        )
+    }
+
     proptest! {
+        #[test]
+        fn no_question_for_a_known_name_does_harm(message in known()) {
+            super::query(&message);
+        }
+
         #[test]
         fn no_query_does_harm(message in message(false), raw: Vec<u8>) {
             super::query(&message);

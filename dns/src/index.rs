@@ -2,13 +2,13 @@
 //! views over them. The serving thread owns the one [`Index`] and applies [`Change`]s to it between two packets. Pure.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::entry::Entry;
 use crate::name::{DottedName, before_suffix};
-use crate::rotate::Turn;
 use crate::table::{Name, View, ViewId, ZoneId};
 
 /// Where a view is in the index, from [`Index::put_view`] to [`Index::drop_view`].
@@ -48,28 +48,10 @@ struct Names {
     by_address: HashMap<IpAddr, Vec<Arc<str>>>,
 }
 
-/// What a name leads to.
-#[derive(Default)]
-pub(crate) struct Entry {
-    pub(crate) v4: Vec<Ipv4Addr>,
-    pub(crate) v6: Vec<Ipv6Addr>,
-    pub(crate) turn_v4: Turn,
-    pub(crate) turn_v6: Turn,
-    primary_for: Vec<IpAddr>,
-}
-
-impl Entry {
-    pub(crate) fn new(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        let mut entry = Self::default();
-        for address in addresses {
-            match address {
-                IpAddr::V4(v4) if !entry.v4.contains(&v4) => entry.v4.push(v4),
-                IpAddr::V6(v6) if !entry.v6.contains(&v6) => entry.v6.push(v6),
-                _ => {}
-            }
-        }
-        entry
-    }
+/// What a name leads to, and the suffix of the zone that it is in; none for the view's own names.
+pub(crate) struct Found<'a> {
+    pub(crate) entry: &'a mut Entry,
+    pub(crate) suffix: Option<&'a Arc<str>>,
 }
 
 impl Index {
@@ -148,7 +130,7 @@ impl Index {
     }
 
     /// The entry that `name` leads to: the view's own names first, then each zone's, then `name.suffix` in each.
-    pub(crate) fn find(&mut self, view: ViewKey, name: &DottedName) -> Option<&mut Entry> {
+    pub(crate) fn find(&mut self, view: ViewKey, name: &DottedName) -> Option<Found<'_>> {
         if name.is_foreign() {
             return None;
         }
@@ -156,20 +138,22 @@ impl Index {
         let name = name.as_bytes();
         // Asked twice because a borrow that is returned early would last for the rest of the function.
         if scope.own.by_name.contains_key(name) {
-            return scope.own.by_name.get_mut(name);
+            let entry = scope.own.by_name.get_mut(name)?;
+            return Some(Found { entry, suffix: None });
         }
         let zones = &self.zones;
         let has = |zone: usize, name: &[u8]| zones[zone].names.by_name.contains_key(name);
-        let (zone, name) = scope.zones.iter().find(|reach| has(reach.zone, name)).map_or_else(
+        let (reach, name) = scope.zones.iter().find(|reach| has(reach.zone, name)).map_or_else(
             || {
                 scope.zones.iter().find_map(|reach| {
                     let short = before_suffix(name, reach.suffix.as_bytes())?;
-                    has(reach.zone, short).then_some((reach.zone, short))
+                    has(reach.zone, short).then_some((reach, short))
                 })
             },
-            |reach| Some((reach.zone, name)),
+            |reach| Some((reach, name)),
         )?;
-        self.zones[zone].names.by_name.get_mut(name)
+        let entry = self.zones[reach.zone].names.by_name.get_mut(name)?;
+        Some(Found { entry, suffix: Some(&reach.suffix) })
     }
 
     /// The name that `address` has in this view, and the suffix it is in; none for the view's own names.
@@ -198,11 +182,9 @@ impl Names {
     fn put(&mut self, name: &Name) {
         let text = lower(&name.name);
         let key: Box<[u8]> = text.as_bytes().into();
-        let mut entry = Entry::new(name.addresses.iter().copied());
-        entry.primary_for.clone_from(&name.primary_for);
-        // A name that stays keeps its turn, so that one member's coming and going does not favour the first.
+        let mut entry = Entry::of(name);
         if let Some(before) = self.by_name.get(&key) {
-            (entry.turn_v4, entry.turn_v6) = (before.turn_v4, before.turn_v6);
+            entry.take_turns_of(before);
         }
         self.unlink(&key);
         for address in &entry.primary_for {

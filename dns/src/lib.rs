@@ -7,6 +7,7 @@
 mod answer;
 mod cache;
 mod client;
+mod entry;
 mod error;
 mod forward;
 mod health;

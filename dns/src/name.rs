@@ -27,9 +27,11 @@ pub(crate) enum Unreadable {
 }
 
 impl DottedName {
+    const EMPTY: Self = Self { bytes: [0; MAX_WIRE_NAME], length: 0, foreign: false };
+
     /// Reads the name at the start of `wire` and says how many bytes it took.
     pub(crate) fn read(wire: &[u8]) -> Result<(Self, usize), Unreadable> {
-        let mut name = Self { bytes: [0; MAX_WIRE_NAME], length: 0, foreign: false };
+        let mut name = Self::EMPTY;
         let mut at = 0;
         loop {
             let label = usize::from(*wire.get(at).ok_or(Unreadable::Broken)?);
@@ -94,6 +96,8 @@ pub(crate) struct WireName {
 }
 
 impl WireName {
+    pub(crate) const MOST: usize = MAX_WIRE_NAME;
+
     /// The parts one behind the other (`web` and `shop` make `web.shop`); none if that cannot be said on the wire.
     pub(crate) fn of<'a>(parts: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut name = Self { bytes: [0; MAX_WIRE_NAME], length: 0 };
@@ -123,6 +127,19 @@ impl WireName {
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
+    }
+
+    pub(crate) fn dotted(&self) -> DottedName {
+        let mut name = DottedName::EMPTY;
+        let mut rest = self.as_bytes();
+        while let Some((&label, behind)) = rest.split_first()
+            && label > 0
+        {
+            let (label, behind) = behind.split_at(usize::from(label));
+            name.push_label(label);
+            rest = behind;
+        }
+        name
     }
 }
 

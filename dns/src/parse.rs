@@ -23,9 +23,11 @@ pub(crate) mod flag {
 /// Record and query types that this server treats by name.
 pub(crate) mod rtype {
     pub(crate) const A: u16 = 1;
+    pub(crate) const CNAME: u16 = 5;
     pub(crate) const SOA: u16 = 6;
     pub(crate) const PTR: u16 = 12;
     pub(crate) const AAAA: u16 = 28;
+    pub(crate) const SRV: u16 = 33;
     pub(crate) const OPT: u16 = 41;
     /// TKEY, TSIG, IXFR, AXFR: not for a forwarder.
     pub(crate) const META: std::ops::RangeInclusive<u16> = 249..=252;

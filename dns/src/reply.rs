@@ -15,7 +15,29 @@ pub(crate) const MINIMAL_PAYLOAD: usize = 512;
 /// What no datagram exceeds, whatever the client says: there is TCP for more.
 const MOST_PAYLOAD: usize = 4096;
 
+/// The longest message TCP can frame.
+pub(crate) const MOST_BYTES: usize = u16::MAX as usize;
+
 pub(crate) const OPT_BYTES: usize = 11;
+
+/// The farthest place in a message that a name can point to.
+const MOST_POINTER: usize = 0x3fff;
+
+/// The question's name, as the owner of a record.
+pub(crate) const QUESTION: [u8; 2] = [0xc0, HEADER as u8];
+
+/// The name that stands at `place` of the message, as the owner of a record; none if it is out of reach.
+pub(crate) fn pointer(place: usize) -> Option<[u8; 2]> {
+    let place = u16::try_from(place).ok().filter(|place| usize::from(*place) <= MOST_POINTER)?;
+    Some((0xc000 | place).to_be_bytes())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Section {
+    Answer,
+    Authority,
+    Additional,
+}
 
 /// One answer under construction, at the end of a buffer.
 pub(crate) struct Reply<'b, 'q> {
@@ -24,8 +46,9 @@ pub(crate) struct Reply<'b, 'q> {
     start: usize,
     /// Where the records have to end.
     end: usize,
-    answers: u16,
+    counts: [u16; 3],
     truncated: bool,
+    by_stream: bool,
 }
 
 impl<'b, 'q> Reply<'b, 'q> {
@@ -34,47 +57,106 @@ impl<'b, 'q> Reply<'b, 'q> {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER]);
         out.extend_from_slice(query.question);
-        let opt = if query.edns.is_some() { OPT_BYTES } else { 0 };
-        Self {
-            out,
-            query,
-            start,
-            end: start.saturating_add(limit).saturating_sub(opt),
-            answers: 0,
-            truncated: false,
-        }
+        Self::resume(out, start, query, limit, 0)
     }
 
-    /// Adds an answer for the question's own name, or notes that it did not fit.
-    pub(crate) fn answer(&mut self, rtype: u16, ttl: u32, data: &[u8]) {
-        let size = 12 + data.len();
-        if self.truncated || self.out.len() + size > self.end {
-            self.truncated = true;
-            return;
+    /// Goes on with an answer that somebody else has begun at `start`, and given so many records.
+    pub(crate) fn resume(
+        out: &'b mut Vec<u8>,
+        start: usize,
+        query: &'q Heading<'q>,
+        limit: usize,
+        answers: u16,
+    ) -> Self {
+        let opt = if query.edns.is_some() { OPT_BYTES } else { 0 };
+        let end = start.saturating_add(limit).saturating_sub(opt);
+        let by_stream = limit >= MOST_BYTES;
+        Self { out, query, start, end, counts: [answers, 0, 0], truncated: false, by_stream }
+    }
+
+    /// Adds a record to the answers, and says where in the message its data is; none if it does not fit, which is noted.
+    pub(crate) fn answer(&mut self, owner: &[u8], rtype: u16, data: &[u8]) -> Option<usize> {
+        let place = self.record(Section::Answer, owner, rtype, data);
+        self.truncated |= place.is_none();
+        place
+    }
+
+    /// Adds a record that the client can do without. False if it does not fit.
+    pub(crate) fn additional(&mut self, owner: &[u8], rtype: u16, data: &[u8]) -> bool {
+        self.record(Section::Additional, owner, rtype, data).is_some()
+    }
+
+    fn record(&mut self, section: Section, owner: &[u8], rtype: u16, data: &[u8]) -> Option<usize> {
+        if self.truncated || owner.len() + 10 + data.len() > self.room() {
+            return None;
         }
         let length = u16::try_from(data.len()).unwrap_or(u16::MAX);
-        self.out.extend_from_slice(&[0xc0, 0x0c]);
+        self.out.extend_from_slice(owner);
         self.out.extend_from_slice(&rtype.to_be_bytes());
         self.out.extend_from_slice(&[0, 1]);
-        self.out.extend_from_slice(&ttl.to_be_bytes());
+        self.out.extend_from_slice(&LOCAL_TTL.to_be_bytes());
         self.out.extend_from_slice(&length.to_be_bytes());
+        let place = self.len();
         self.out.extend_from_slice(data);
-        self.answers += 1;
+        self.counts[section as usize] += 1;
+        Some(place)
+    }
+
+    /// Adds a record in wire form; `finish` completes it and may refuse it. What does not fit or is refused is noted as
+    /// missing, unless the client can do without.
+    pub(crate) fn raw(
+        &mut self,
+        section: Section,
+        record: &[u8],
+        finish: impl FnOnce(&mut [u8], usize) -> Option<()>,
+    ) -> bool {
+        let place = self.len();
+        let fits = !self.truncated && record.len() <= self.room();
+        if fits {
+            self.out.extend_from_slice(record);
+            if finish(&mut self.out[self.start..], place).is_some() {
+                self.counts[section as usize] += 1;
+                return true;
+            }
+            self.out.truncate(self.start + place);
+        }
+        self.truncated |= section != Section::Additional;
+        false
+    }
+
+    /// Bytes so far.
+    pub(crate) fn len(&self) -> usize {
+        self.out.len() - self.start
+    }
+
+    /// Bytes that records may still take.
+    pub(crate) fn room(&self) -> usize {
+        self.end.saturating_sub(self.out.len())
+    }
+
+    /// There is more than this answer has.
+    pub(crate) fn truncate(&mut self) {
+        self.truncated = true;
     }
 
     /// Completes header and OPT record.
     pub(crate) fn finish(self, rcode: Rcode) {
-        let mut flags = response_flags(self.query.flags) | (rcode.bits() & flag::RCODE);
-        if self.truncated {
+        self.finish_with(rcode.bits());
+    }
+
+    pub(crate) fn finish_with(self, rcode: u16) {
+        let mut flags = response_flags(self.query.flags) | (rcode & flag::RCODE);
+        // Over TCP nobody could ask for more, and there are clients that take the flag for a failure then.
+        if self.truncated && !self.by_stream {
             flags |= flag::TRUNCATED;
         }
-        let additional = if let Some(edns) = self.query.edns {
-            push_opt(self.out, u8::try_from(rcode.bits() >> 4).unwrap_or(0), edns.dnssec_ok);
-            1
-        } else {
-            0
-        };
-        put_header(&mut self.out[self.start..], self.query.id, flags, [1, self.answers, 0, additional]);
+        let [answers, authorities, mut additionals] = self.counts;
+        if let Some(edns) = self.query.edns {
+            push_opt(self.out, u8::try_from(rcode >> 4).unwrap_or(0), edns.dnssec_ok);
+            additionals += 1;
+        }
+        let counts = [1, answers, authorities, additionals];
+        put_header(&mut self.out[self.start..], self.query.id, flags, counts);
     }
 }
 
@@ -113,4 +195,9 @@ pub(crate) fn response_flags(query: u16) -> u16 {
 /// How long a datagram to this client may be.
 pub(crate) fn datagram_limit(query: &Heading<'_>) -> usize {
     query.edns.map_or(MINIMAL_PAYLOAD, |edns| usize::from(edns.payload).clamp(MINIMAL_PAYLOAD, MOST_PAYLOAD))
+}
+
+/// How long an answer to this client may be.
+pub(crate) fn limit(query: &Heading<'_>, by_stream: bool) -> usize {
+    if by_stream { MOST_BYTES } else { datagram_limit(query) }
 }

@@ -14,7 +14,7 @@ use netd_sys::datagram::{RecvBatch, SendBatch};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::answer::{Kind, answer};
+use crate::answer::{Answer, Kind, answer};
 use crate::cache::Cache;
 use crate::client::{Client, Origin, ViewState, Way};
 use crate::forward::{Asked, Finished, Forwards, Order, Outline, Ticket, Transport, Unsendable, Waiter};
@@ -22,17 +22,15 @@ use crate::index::Index;
 use crate::key::ForwardKey;
 use crate::metrics::Metrics;
 use crate::outlets::{OutletKey, Outlets, Slot};
-use crate::parse::{Parsed, Query, Rcode, boil_down, flag, parse};
-use crate::reply;
+use crate::parse::{HEADER, Heading, Parsed, Query, Rcode, boil_down, flag, parse};
+use crate::reply::{self, Reply};
 use crate::server::Config;
 use crate::table::ViewId;
-use crate::target::{Place, Upstream};
+use crate::target::{Place, Target, Upstream};
 use crate::throttle::Throttle;
 use crate::udp::{SpinCredit, UdpBuffers};
 use crate::upstream;
-
-/// The longest message TCP can frame.
-pub(crate) const MOST_BYTES: usize = u16::MAX as usize;
+use crate::upstream_reply::UpstreamReply;
 
 pub(crate) struct Resolver {
     pub(crate) config: Config,
@@ -134,43 +132,65 @@ impl Resolver {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Option<Kind> {
-        let limit = if from.is_stream() { MOST_BYTES } else { reply::datagram_limit(&query.heading) };
-        if let Some(kind) = answer(&mut self.index.borrow_mut(), from.view.key, query, limit, out) {
-            return Some(kind);
-        }
+        let limit = reply::limit(&query.heading, from.is_stream());
+        let start = out.len();
+        let followed;
+        let (question, links) = match answer(&mut self.index.borrow_mut(), from.view.key, query, limit, out) {
+            Answer::Given(kind) => return Some(kind),
+            Answer::Ask => (query.heading.question, 0),
+            Answer::Follow(follow) => {
+                followed = follow;
+                (followed.question(), followed.links)
+            }
+        };
         let target = from.view.target.borrow().clone();
         let Some(target) = target.filter(|target| !target.servers.is_empty()) else {
-            reply::empty(out, &query.heading, Rcode::ServFail);
-            return Some(Kind::ServFail);
+            return Some(give_up(out, start, &query.heading, limit, links));
         };
-        let key = ForwardKey::of(&target, query);
+        let key = ForwardKey::of(&target, &query.heading, question);
         if let Some((reply, age)) = self.cache.borrow_mut().get(key.as_bytes(), now) {
-            reply.write(out, &query.heading, limit, age);
+            if links == 0 {
+                reply.write(out, &query.heading, limit, age);
+            } else {
+                reply.write_behind(Reply::resume(out, start, &query.heading, limit, links), age);
+            }
             return Some(Kind::Cached);
         }
         if !self.has_room(from.view) {
             self.complain(now, from);
-            reply::empty(out, &query.heading, Rcode::ServFail);
-            return Some(Kind::ServFail);
+            return Some(give_up(out, start, &query.heading, limit, links));
         }
-        let outline = Outline {
-            question: key.question(),
-            recursion_desired: query.heading.flags & flag::RECURSION_DESIRED != 0,
-            checking_disabled: query.heading.flags & flag::CHECKING_DISABLED != 0,
-            edns: Some(query.heading.edns.is_some_and(|edns| edns.dnssec_ok)),
-        };
+        let records = out.get(start + HEADER + query.heading.question.len()..).unwrap_or_default();
         let waiter = Waiter {
             client: from.to_client(),
-            asked: Asked::from(&query.heading),
+            asked: Asked::new(&query.heading, (records, links)),
             by_stream: from.is_stream(),
             since: now,
         };
+        out.truncate(start);
+        self.ask(&target, &key, waiter, from.view, now);
+        Some(Kind::Forwarded)
+    }
+
+    fn ask(
+        self: &Rc<Self>,
+        target: &Rc<Target>,
+        key: &ForwardKey,
+        waiter: Waiter<Client>,
+        view: &ViewState,
+        now: Instant,
+    ) {
+        let outline = Outline {
+            question: key.question(),
+            recursion_desired: waiter.asked.flags & flag::RECURSION_DESIRED != 0,
+            checking_disabled: waiter.asked.flags & flag::CHECKING_DISABLED != 0,
+            edns: Some(waiter.asked.edns.is_some_and(|edns| edns.dnssec_ok)),
+        };
         self.waiting.update(|waiting| waiting + 1);
-        from.view.waiting.update(|waiting| waiting + 1);
-        let order = Order { key: key.as_bytes(), target: &target, view: from.view.key, outline };
+        view.waiting.update(|waiting| waiting + 1);
+        let order = Order { key: key.as_bytes(), target, view: view.key, outline };
         self.forwards.borrow_mut().ask(&order, waiter, now, &mut self.transport());
         self.settle(now);
-        Some(Kind::Forwarded)
     }
 
     /// A view may wait for as many replies as there are places left: one alone gets half of all, a second one half of
@@ -268,14 +288,9 @@ impl Resolver {
         for waiter in &finished.waiters {
             self.waiting.update(|waiting| waiting - 1);
             waiter.client.view.waiting.update(|waiting| waiting - 1);
-            let heading = waiter.asked.heading();
             let outgoing = &mut *self.outgoing.borrow_mut();
             outgoing.message.clear();
-            let limit = if waiter.by_stream { MOST_BYTES } else { reply::datagram_limit(&heading) };
-            match &finished.reply {
-                Some(reply) => reply.write(&mut outgoing.message, &heading, limit, 0),
-                None => reply::empty(&mut outgoing.message, &heading, Rcode::ServFail),
-            }
+            write_late(&mut outgoing.message, waiter, finished.reply.as_deref());
             self.metrics.answered(if finished.reply.is_some() { Kind::Forwarded } else { Kind::ServFail });
             self.metrics.took(now.saturating_duration_since(waiter.since), 1);
             match &waiter.client.way {
@@ -341,6 +356,36 @@ pub(crate) enum Handled {
     Later,
     /// Nothing that deserves an answer.
     Dropped,
+}
+
+/// SERVFAIL behind the aliases that have led there.
+fn give_up(out: &mut Vec<u8>, start: usize, asked: &Heading<'_>, limit: usize, links: u16) -> Kind {
+    if links == 0 {
+        reply::empty(out, asked, Rcode::ServFail);
+    } else {
+        Reply::resume(out, start, asked, limit, links).finish(Rcode::ServFail);
+    }
+    Kind::ServFail
+}
+
+/// The answer for somebody who has waited.
+fn write_late(out: &mut Vec<u8>, waiter: &Waiter<Client>, reply: Option<&UpstreamReply>) {
+    let heading = waiter.asked.heading();
+    let limit = reply::limit(&heading, waiter.by_stream);
+    let (records, links) = &waiter.asked.links;
+    match reply {
+        Some(reply) if *links == 0 => reply.write(out, &heading, limit, 0),
+        reply => {
+            out.extend_from_slice(&[0; HEADER]);
+            out.extend_from_slice(heading.question);
+            out.extend_from_slice(records);
+            let begun = Reply::resume(out, 0, &heading, limit, *links);
+            match reply {
+                Some(reply) => reply.write_behind(begun, 0),
+                None => begun.finish(Rcode::ServFail),
+            }
+        }
+    }
 }
 
 fn refuse(message: &[u8], out: &mut Vec<u8>) -> Option<Kind> {

@@ -85,7 +85,7 @@ impl Server {
         }
     }
 
-    /// Has `changes` applied in order, between two packets, and `sockets` served. `done` is called from the DNS thread
+    /// Has `changes` applied in order, each between two packets, and then `sockets` served. `done` is called from the DNS thread
     /// when queries are answered from the new tables; it must not block. An error tells of the first socket that
     /// cannot be served; all the rest is in force.
     ///

@@ -1,5 +1,5 @@
 //! The names this server answers, as plain data. The control side sends [`Change`]s; the serving thread owns the
-//! tables and applies a batch of changes between two packets, so no lock is ever held while a query is answered.
+//! tables and applies changes between two packets, so no lock is ever held while a query is answered.
 //!
 //! A *zone* is a set of names that are visible together (the caller makes one per network). A *view* is what one
 //! listening socket pair sees: some zones in order, names of its own, and where unknown names are forwarded to.
@@ -61,7 +61,7 @@ pub struct Name {
 }
 
 /// One SRV record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Srv {
     pub priority: u16,
     pub weight: u16,

@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::client::{Origin, OriginWay, ViewState};
-use crate::resolver::{Handled, MOST_BYTES, Resolver};
+use crate::reply::MOST_BYTES;
+use crate::resolver::{Handled, Resolver};
 
 /// What TCP clients may hold on to.
 #[derive(Clone, Copy, Debug)]

@@ -28,6 +28,9 @@ use crate::{tcp, udp};
 /// While clients are still waited for, how often to look whether any are left.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
+/// How long changes are applied before queries are looked after again.
+const SLICE: Duration = Duration::from_micros(200);
+
 /// Runs the server until it is told to end. Whether it could begin goes to `started`.
 pub(crate) fn serve(
     config: Config,
@@ -85,14 +88,24 @@ impl Owner {
         loop {
             match inbox.next().await {
                 Command::Apply { changes, sockets, done } => {
-                    for change in changes {
-                        self.apply(change);
-                    }
+                    self.apply_all(changes).await;
                     done(self.serve_sockets(sockets));
                 }
                 Command::Sockets(reply) => drop(reply.send(self.sockets())),
                 Command::Drain(patience) => return self.drain(patience).await,
                 Command::Stop => return,
+            }
+        }
+    }
+
+    /// A long batch in slices, so that queries do not wait for its end.
+    async fn apply_all(&mut self, changes: Vec<Change>) {
+        let mut begun = Instant::now();
+        for change in changes {
+            self.apply(change);
+            if begun.elapsed() > SLICE {
+                tokio::task::yield_now().await;
+                begun = Instant::now();
             }
         }
     }

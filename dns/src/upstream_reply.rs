@@ -1,13 +1,17 @@
 //! What an upstream server sent back: checked against the question, taken apart as far as passing it on, cutting it to
 //! size and keeping it for a while requires. Everything in here is hostile. Pure.
 
+mod moved;
+
 use crate::parse::{HEADER, Heading, Rcode, flag, rtype};
-use crate::reply::{self, put_header};
+use crate::reply::{self, Section, put_header};
 
 /// A well-formed reply to the question that was asked, without its OPT record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UpstreamReply {
     bytes: Box<[u8]>,
+    /// Where the first record starts: behind the question.
+    body: usize,
     records: Box<[Record]>,
     flags: u16,
     rcode: u16,
@@ -22,13 +26,6 @@ struct Record {
     section: Section,
     ttl_at: u16,
     end: u16,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Section {
-    Answer = 1,
-    Authority = 2,
-    Additional = 3,
 }
 
 /// Why something that came in is no reply to what was asked.
@@ -69,6 +66,7 @@ impl UpstreamReply {
         Ok(Self {
             lifetime: if cacheable { walk.lifetime(rcode) } else { None },
             bytes: message[..walk.end].into(),
+            body,
             positive: walk.answered,
             edns: walk.edns,
             records: walk.records.into(),
@@ -79,9 +77,18 @@ impl UpstreamReply {
 
     /// Some servers refuse with nothing but a header.
     fn bare(flags: u16, question: &[u8]) -> Self {
-        let bytes = [&[0; HEADER][..], question].concat().into();
-        let rcode = flags & flag::RCODE;
-        Self { bytes, records: Box::default(), flags, rcode, lifetime: None, positive: false, edns: false }
+        let bytes: Box<[u8]> = [&[0; HEADER][..], question].concat().into();
+        let (body, rcode) = (bytes.len(), flags & flag::RCODE);
+        Self {
+            bytes,
+            body,
+            records: Box::default(),
+            flags,
+            rcode,
+            lifetime: None,
+            positive: false,
+            edns: false,
+        }
     }
 
     pub(crate) fn rcode(&self) -> u16 {

@@ -1,5 +1,8 @@
 //! hickory-proto reads what this server writes, and writes what it reads.
 
+mod aliases;
+mod services;
+
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
@@ -14,6 +17,16 @@ use crate::reply::datagram_limit;
 use crate::table::{Forward, View, ViewZone};
 
 fn index(names: &[(&str, Vec<IpAddr>)]) -> (Index, ViewKey) {
+    let of = |(name, addresses): &(&str, Vec<IpAddr>)| crate::table::Name {
+        name: (*name).into(),
+        primary_for: addresses.clone(),
+        addresses: addresses.clone(),
+        ..crate::table::Name::default()
+    };
+    index_of(names.iter().map(of))
+}
+
+fn index_of(names: impl IntoIterator<Item = crate::table::Name>) -> (Index, ViewKey) {
     let mut index = Index::default();
     let view = index.put_view(&View {
         id: "v".into(),
@@ -22,13 +35,7 @@ fn index(names: &[(&str, Vec<IpAddr>)]) -> (Index, ViewKey) {
         forward: Forward::Never,
         single_labels_are_local: true,
     });
-    for (name, addresses) in names {
-        let name = crate::table::Name {
-            name: (*name).into(),
-            primary_for: addresses.clone(),
-            addresses: addresses.clone(),
-            ..crate::table::Name::default()
-        };
+    for name in names {
         index.put_name(&"z".into(), &name);
     }
     (index, view)
@@ -40,14 +47,18 @@ fn ask(index: &mut Index, view: ViewKey, message: &[u8], limit: Option<usize>) -
     let mut out = b"before".to_vec();
     let Parsed::Query(query) = parse(message) else { panic!("a plain query") };
     let limit = limit.unwrap_or_else(|| datagram_limit(&query.heading));
-    answer(index, view, &query, limit, &mut out)?;
-    Some(out.split_off(6))
+    match answer(index, view, &query, limit, &mut out) {
+        Answer::Given(_) => Some(out.split_off(6)),
+        Answer::Ask => None,
+        Answer::Follow(follow) => panic!("an alias of {:?}", follow.question()),
+    }
 }
 
 fn question(name: &str, rtype: RecordType) -> Message {
     let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
-    message.add_query(Question::query(Name::from_str(name).expect("a name"), rtype));
+    // Parsing as a host name would lose the spelling.
+    message.add_query(Question::query(Name::from_ascii(name).expect("a name"), rtype));
     message
 }
 

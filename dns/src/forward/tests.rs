@@ -87,7 +87,7 @@ impl Bench {
     }
 
     fn ask_by(&mut self, client: u32, by_stream: bool, key: &[u8]) {
-        let asked = Asked { id: 1, flags: 0, question: QUESTION.into(), edns: None };
+        let asked = Asked::new(&Heading { id: 1, flags: 0, question: QUESTION, edns: None }, (&[], 0));
         let outline = Outline {
             question: QUESTION,
             recursion_desired: true,

@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use super::*;
 use crate::table::{Forward, ViewZone};
 
@@ -29,7 +31,7 @@ fn dotted(name: &str) -> DottedName {
 }
 
 fn found(index: &mut Index, view: ViewKey, name: &str) -> Option<Vec<Ipv4Addr>> {
-    index.find(view, &dotted(name)).map(|entry| entry.v4.clone())
+    index.find(view, &dotted(name)).map(|found| found.entry.v4.clone())
 }
 
 fn one(address: &str) -> Option<Vec<Ipv4Addr>> {
@@ -118,7 +120,7 @@ fn a_change_of_members_does_not_start_the_rotation_again() {
     let mut index = Index::default();
     let key = index.put_view(&view("v", &[("z", "shop")], Vec::new()));
     index.put_name(&"z".into(), &name("web", &["10.0.0.1", "10.0.0.2"]));
-    index.find(key, &dotted("web")).unwrap().turn_v4.take(2);
+    index.find(key, &dotted("web")).unwrap().entry.turn_v4.take(2);
     index.put_name(&"z".into(), &name("web", &["10.0.0.1", "10.0.0.2", "10.0.0.3"]));
-    assert_eq!(index.find(key, &dotted("web")).unwrap().turn_v4.take(3), 1);
+    assert_eq!(index.find(key, &dotted("web")).unwrap().entry.turn_v4.take(3), 1);
 }

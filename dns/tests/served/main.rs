@@ -4,4 +4,5 @@ mod crowd;
 mod forward;
 mod lab;
 mod local;
+mod services;
 mod stream;
