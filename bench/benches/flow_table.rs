@@ -45,7 +45,7 @@ fn filled(count: u32) -> (FlowTable<u64>, LaneId) {
 
 fn key(lane: LaneId, client: u32) -> Key {
     let address = Ipv4Addr::from(0x0a00_0000 + client);
-    Key { lane, client: (address, 5353).into(), local: Some(Ipv4Addr::LOCALHOST.into()) }
+    Key { lane, client: (address, 5353).into(), local: Some(Ipv4Addr::LOCALHOST.into()), port: 0 }
 }
 
 criterion_group!(benches, flows);

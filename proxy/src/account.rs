@@ -41,6 +41,8 @@ impl Ending {
 pub(crate) struct Account {
     pub(crate) listener: Arc<ListenerHandle>,
     pub(crate) client: SocketAddr,
+    /// The port that the client asked for.
+    port: u16,
     started: Instant,
     backend: Option<Occupied>,
     to_backend: u64,
@@ -50,11 +52,21 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) fn open(listener: Arc<ListenerHandle>, client: SocketAddr, places: [Pass; 2]) -> Self {
+    pub(crate) fn open(
+        listener: Arc<ListenerHandle>,
+        client: SocketAddr,
+        port: u16,
+        places: [Pass; 2],
+    ) -> Self {
         listener.meters.opened();
         listener.service.meters.opened();
         let started = Instant::now();
-        Self { listener, client, started, backend: None, to_backend: 0, to_client: 0, _places: places }
+        Self { listener, client, port, started, backend: None, to_backend: 0, to_client: 0, _places: places }
+    }
+
+    /// The port of a backend that it is led to, if it is not the backend's own.
+    pub(crate) fn target(&self) -> Option<u16> {
+        self.listener.listener.target(self.port)
     }
 
     pub(crate) fn retried(&self) {

@@ -106,8 +106,7 @@ impl Search {
             }
             self.tried[self.attempts] = index;
             self.attempts += 1;
-            let target = account.listener.listener.target_port;
-            let [first, second] = backend.addresses(account.client.ip(), target);
+            let [first, second] = backend.addresses(account.client.ip(), account.target());
             self.other_family =
                 second.filter(|_| first.is_some()).map(|address| (Arc::clone(backend), address));
             if let Some(address) = first.or(second) {

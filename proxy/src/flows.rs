@@ -40,6 +40,8 @@ pub struct Key {
     pub lane: LaneId,
     pub client: SocketAddr,
     pub local: Option<IpAddr>,
+    /// The port that was asked for, of a listener that has them all; else 0.
+    pub port: u16,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

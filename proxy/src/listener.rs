@@ -270,15 +270,16 @@ impl Door {
         };
         kit.reserve.recovered();
         let asked_for = match &self.behind {
-            Behind::One(handle) => Some(Arc::clone(handle)),
+            Behind::One(handle) => Some((Arc::clone(handle), handle.listener.address.port())),
             Behind::Many(funnel) => asked_for(&stream, funnels.get(funnel)),
         };
         // Nobody is there under what it asked for, or there is no room: the client is told at once.
-        let Some((handle, places)) = asked_for.and_then(|handle| places.at(handle)) else {
+        let found = asked_for.and_then(|(handle, port)| Some((places.at(handle)?, port)));
+        let Some(((handle, places), port)) = found else {
             socket::reset(stream);
             return Taken::Lost;
         };
-        let account = Account::open(handle, client, places);
+        let account = Account::open(handle, client, port, places);
         match kit.peers.lighter(sessions.len()) {
             Some(peer) => peer.hand(Handed { stream, account, spare: kit.reserve.give() }),
             None => sessions.open(kit, stream, account),
@@ -362,12 +363,14 @@ fn refuse(handle: &ListenerHandle) {
     handle.service.meters.failed(Failure::Limit);
 }
 
+/// Who is there under what the client asked for, and the port it asked for.
 fn asked_for(
     stream: &TcpStream,
     routes: Option<&Routes<Arc<ListenerHandle>>>,
-) -> Option<Arc<ListenerHandle>> {
+) -> Option<(Arc<ListenerHandle>, u16)> {
     let asked = stream.local_addr().ok()?;
-    routes?.find(asked.ip(), asked.port()).cloned()
+    let handle = routes?.find(asked.ip(), asked.port())?;
+    Some((Arc::clone(handle), asked.port()))
 }
 
 type Funnels = HashMap<FunnelId, Routes<Arc<ListenerHandle>>>;

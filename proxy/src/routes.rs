@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// A listener on one address goes before a listener of the port on every address.
+/// A listener on one address goes before that on every port of the address (its own is 0), and that before a listener of
+/// the port on every address.
 #[derive(Debug)]
 pub(crate) struct Routes<T> {
     by_destination: HashMap<(IpAddr, u16), T>,
@@ -29,8 +30,8 @@ impl<T> Routes<T> {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let found = self.by_destination.get(&(ip, port));
-        found.or_else(|| self.by_destination.get(&(every, port)))
+        let at = |ip, port| self.by_destination.get(&(ip, port));
+        at(ip, port).or_else(|| at(ip, 0)).or_else(|| at(every, port))
     }
 }
 
@@ -45,12 +46,17 @@ mod tests {
         routes.put(address("0.0.0.0:80"), "v4");
         routes.put(address("[::]:80"), "v6");
         routes.put(address("10.0.0.1:80"), "one");
+        routes.put(address("10.0.0.3:0"), "any port");
         let find = |routes: &Routes<&'static str>, text: &str| {
             let asked = address(text);
             routes.find(asked.ip(), asked.port()).copied()
         };
         assert_eq!(find(&routes, "10.0.0.1:80"), Some("one"));
         assert_eq!(find(&routes, "10.0.0.2:80"), Some("v4"));
+        assert_eq!(find(&routes, "10.0.0.3:80"), Some("any port"));
+        assert_eq!(find(&routes, "10.0.0.3:81"), Some("any port"));
+        routes.put(address("10.0.0.3:81"), "one port");
+        assert_eq!(find(&routes, "10.0.0.3:81"), Some("one port"));
         assert_eq!(find(&routes, "[fd00::1]:80"), Some("v6"));
         assert_eq!(find(&routes, "10.0.0.1:81"), None);
         routes.remove(address("10.0.0.1:80"));

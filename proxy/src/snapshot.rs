@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 use crate::metrics::Meters;
 use crate::policy::{Candidate, Draw, Picker};
-use crate::table::{Backend, BackendId, BackendState, Listener, Service, ServiceId};
+use crate::table::{Backend, BackendId, BackendState, Listener, Place, Service, ServiceId};
 
 /// A service for as long as it exists: its identity, its counters, and the backends of the moment.
 #[derive(Debug)]
@@ -137,6 +137,8 @@ pub(crate) struct BackendHandle {
     pub(crate) id: BackendId,
     v4: Option<SocketAddr>,
     v6: Option<SocketAddr>,
+    /// Its port is its own, whatever the listener says.
+    keeps_port: bool,
     weight: u16,
     open: Arc<AtomicU32>,
     /// The family of the address that refused a datagram last: 4, 6, or 0. A hint for flows to come.
@@ -153,6 +155,7 @@ impl BackendHandle {
             id: Arc::clone(&backend.id),
             v4: backend.v4.map(SocketAddr::V4),
             v6: backend.v6.map(SocketAddr::V6),
+            keeps_port: backend.place == Place::Elsewhere,
             weight: backend.weight.max(1),
             open,
             shunned,
@@ -177,13 +180,12 @@ impl BackendHandle {
         other
     }
 
-    /// The address of the client's own family and that of the other. The port of the listener, if it has one, replaces
-    /// the addresses' own.
+    /// The address of the client's own family and that of the other. `port` ([`Listener::target`]) replaces their own.
     pub(crate) fn addresses(&self, client: IpAddr, port: Option<u16>) -> [Option<SocketAddr>; 2] {
         let both = if client.is_ipv4() { [self.v4, self.v6] } else { [self.v6, self.v4] };
         both.map(|address| {
             let mut address = address?;
-            address.set_port(port.unwrap_or_else(|| address.port()));
+            address.set_port(port.filter(|_| !self.keeps_port).unwrap_or_else(|| address.port()));
             Some(address)
         })
     }

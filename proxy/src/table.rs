@@ -62,7 +62,9 @@ pub struct Listener {
     /// address that no other listener of the funnel has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub funnel: Option<FunnelId>,
-    /// The port of the backends' addresses is replaced by this one: a service of many ports has one backend list.
+    /// Replaces the port of the backends' addresses: a service of many ports has one backend list. Without it, a
+    /// listener on every port leads to the port that the client asked for. Backends that are [`Place::Elsewhere`] keep
+    /// their own port.
     pub target_port: Option<u16>,
     /// Whether connections through this listener start with a PROXY protocol header towards the backend.
     pub proxy_protocol: Option<ProxyProtocol>,
@@ -178,4 +180,11 @@ pub enum BackendState {
     Draining,
     /// Whoever checks it has found it unwell: takes none.
     Failing,
+}
+
+impl Listener {
+    /// The port of a backend's address in the place of its own, for a client that asked for this one.
+    pub(crate) fn target(&self, asked: u16) -> Option<u16> {
+        self.target_port.or_else(|| (self.address.port() == 0).then_some(asked))
+    }
 }

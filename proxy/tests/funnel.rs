@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Bed, PATIENCE, Server};
-use netd_proxy::table::{Change, Funnel, Listener, Protocol, Service};
+use netd_proxy::table::{Backend, Change, Funnel, Listener, Place, Protocol, Service};
 use netd_sys::socket;
 
 /// A funnel on every address of the host, one port.
@@ -174,4 +174,53 @@ fn datagrams_come_to_the_listener_they_were_sent_to() {
     bed.proxy.apply(vec![Change::DropListener { listener }], Vec::new()).unwrap();
     assert_eq!(bed.settle().open, 0);
     assert_eq!(bed.proxy.drain(Duration::ZERO).cut, 0);
+}
+
+#[test]
+fn a_listener_on_every_port_leads_to_the_port_that_was_asked_for() {
+    let (one, own) = (says("one"), says("own"));
+    let port = one.address.port();
+    let bed = Bed::new(&[SocketAddr::from((Ipv4Addr::LOCALHOST, 1))]);
+    // Held by the funnel itself, so that the backend's port can be asked for at another address.
+    let sockets = socket::bind_tcp_for_others((Ipv4Addr::new(127, 0, 0, 9), port).into(), 2, 64).unwrap();
+    let mut mouth = Mouth { port, protocol: Protocol::Tcp, sockets };
+    mouth.put(&bed);
+    let every =
+        Listener { address: (Ipv4Addr::new(127, 0, 0, 9), 0).into(), ..mouth.listener(mouth.at(9), "s") };
+    bed.proxy.apply(vec![Change::PutListener(every.clone())], Vec::new()).unwrap();
+    assert_eq!(asked(mouth.at(9)).unwrap(), "one");
+
+    // A listener's own target goes before, and a backend that is elsewhere keeps its port.
+    let target = Listener { target_port: Some(own.address.port()), ..every.clone() };
+    bed.proxy.apply(vec![Change::PutListener(target)], Vec::new()).unwrap();
+    assert_eq!(asked(mouth.at(9)).unwrap(), "own");
+    let elsewhere = Backend { place: Place::Elsewhere, ..common::backend(own.address) };
+    let service = Service { backends: vec![elsewhere], ..bed.service.clone() };
+    bed.proxy.apply(vec![Change::PutService(service), Change::PutListener(every)], Vec::new()).unwrap();
+    assert_eq!(asked(mouth.at(9)).unwrap(), "own");
+}
+
+#[test]
+fn datagrams_for_every_port_go_to_the_port_they_were_sent_to() {
+    let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
+    backend.set_read_timeout(Some(PATIENCE)).unwrap();
+    let bed = Bed::new(&[SocketAddr::from((Ipv4Addr::LOCALHOST, 1))]);
+    let sockets = socket::bind_udp_for_others(
+        (Ipv4Addr::new(127, 0, 0, 9), backend.local_addr().unwrap().port()).into(),
+        2,
+    );
+    let mut mouth = Mouth {
+        port: backend.local_addr().unwrap().port(),
+        protocol: Protocol::Udp,
+        sockets: sockets.unwrap(),
+    };
+    mouth.put(&bed);
+    let every =
+        Listener { address: (Ipv4Addr::new(127, 0, 0, 9), 0).into(), ..mouth.listener(mouth.at(9), "s") };
+    bed.proxy.apply(vec![Change::PutListener(every)], Vec::new()).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.send_to(b"question", mouth.at(9)).unwrap();
+    let mut buffer = [0; 64];
+    let (length, _) = backend.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"question");
 }

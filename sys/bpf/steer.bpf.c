@@ -10,7 +10,7 @@ typedef unsigned long long u64;
 
 #define SECTION(name) __attribute__((section(name), used))
 
-enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6, IPPROTO_UDP = 17, SK_PASS = 1 };
+enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6, IPPROTO_UDP = 17, SK_DROP = 0, SK_PASS = 1 };
 enum { MAP_HASH = 1, MAP_SOCKMAP = 15, NO_PREALLOC = 1 };
 
 struct bpf_sk_lookup {
@@ -39,7 +39,8 @@ static void *(*lookup)(void *map, const void *key) = (void *)1;
 static long (*release)(void *socket) = (void *)86;
 static long (*assign)(struct bpf_sk_lookup *context, void *socket, u64 flags) = (void *)124;
 
-// sys/src/bpf/steer.rs writes the same. An IPv4 address fills the first word; all zeroes are every address.
+// sys/src/bpf/load.rs writes the same. An IPv4 address fills the first word; all zeroes are every address. Port 0 is
+// every port of an address that has no entry of its own.
 struct key {
 	u32 address[4];
 	u16 port;
@@ -47,7 +48,10 @@ struct key {
 	u8 family;
 };
 
-// Which ports are steered.
+// What becomes of them. Refused is as if nobody listened: a reset, or an ICMP message.
+enum { STEERED = 1, REFUSED = 2 };
+
+// Which ports are steered or refused.
 struct map SECTION("maps") ports = {
 	.type = MAP_HASH,
 	.key_size = sizeof(struct key),
@@ -91,11 +95,20 @@ SECTION("sk_lookup") int steer(struct bpf_sk_lookup *context)
 	} else {
 		return SK_PASS;
 	}
-	if (!lookup(&ports, &key)) {
-		key.address[0] = key.address[1] = key.address[2] = key.address[3] = 0;
-		if (!lookup(&ports, &key))
-			return SK_PASS;
+	u32 *found = lookup(&ports, &key);
+	if (!found) {
+		key.port = 0;
+		found = lookup(&ports, &key);
 	}
+	if (!found) {
+		key.port = context->local_port;
+		key.address[0] = key.address[1] = key.address[2] = key.address[3] = 0;
+		found = lookup(&ports, &key);
+	}
+	if (!found)
+		return SK_PASS;
+	if (*found == REFUSED)
+		return SK_DROP;
 	void *socket = lookup(&sockets, &slot);
 	if (!socket)
 		return SK_PASS;

@@ -19,7 +19,8 @@ pub use crate::nft::Transport;
 #[cfg(not(feature = "bpf"))]
 use without as load;
 
-/// A port that is steered; the unspecified address is every address of its family.
+/// A port that is steered; the unspecified address is every address of its family, port 0 every port of the address that
+/// is not steered or refused by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Steered {
     pub transport: Transport,
@@ -54,7 +55,12 @@ impl SkLookup {
         self.loaded.put(port)
     }
 
-    /// One that is not steered is no error.
+    /// As if nobody listened there, whoever does: also a port that was steered.
+    pub fn refuse(&self, port: Steered) -> Result<(), KernelError> {
+        self.loaded.refuse(port)
+    }
+
+    /// One that is neither steered nor refused is no error.
     pub fn remove(&self, port: Steered) -> Result<(), KernelError> {
         self.loaded.remove(port)
     }

@@ -237,3 +237,48 @@ fn what_is_not_steered_is_left_alone_and_the_link_ends_it_all() {
         assert!(reaches("127.0.0.1:8080", &server), "nobody holds the link");
     });
 }
+
+#[test]
+fn an_address_is_steered_on_every_port_or_refused_on_all_others() {
+    machine(|| {
+        run("ip addr add 192.0.2.9/32 dev lo");
+        // Servers of the host's own on every address: they are not to be met at this one.
+        let _tcp = TcpListener::bind("0.0.0.0:8080").expect("a server");
+        let _other = TcpListener::bind("0.0.0.0:8081").expect("a server");
+        let _udp = UdpSocket::bind("0.0.0.0:8080").expect("a server");
+        let groups = groups();
+        let every =
+            |transport| Steered { transport, address: "192.0.2.9".parse().expect("an address"), port: 0 };
+        let lookup =
+            by_lookup(&groups, &[Steered { transport: Transport::Tcp, address: ANY[0], port: 8081 }]);
+        TRANSPORTS.into_iter().for_each(|transport| lookup.refuse(every(transport)).expect("refused"));
+        for port in [8080, 8081, 8082] {
+            let refused = TcpStream::connect(("192.0.2.9", port)).expect_err("refused");
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{port}");
+        }
+        let client = UdpSocket::bind("0.0.0.0:0").expect("a client");
+        client.set_read_timeout(Some(Duration::from_secs(5))).expect("a limit");
+        client.connect("192.0.2.9:8080").expect("connected");
+        client.send(b"question").expect("sent");
+        assert_eq!(client.recv(&mut [0; 8]).expect_err("refused").kind(), ErrorKind::ConnectionRefused);
+        assert!(TcpStream::connect("127.0.0.1:8080").is_ok(), "another address of the host");
+
+        let one = Steered { port: 8080, ..every(Transport::Tcp) };
+        lookup.put(one).expect("steered");
+        let tcp = group_of(&groups, Transport::Tcp, true);
+        let meets = |port: u16| {
+            let _client = TcpStream::connect(("192.0.2.9", port)).expect("connected");
+            let end = Instant::now() + Duration::from_secs(5);
+            while !tcp.sockets.iter().any(|socket| socket::accept(socket).is_ok()) {
+                assert!(Instant::now() < end, "the connection to {port} has come to nobody");
+            }
+        };
+        meets(8080);
+        assert!(TcpStream::connect("192.0.2.9:8082").is_err(), "the rest is refused still");
+        lookup.put(every(Transport::Tcp)).expect("steered");
+        meets(8082);
+        meets(22);
+        lookup.remove(one).expect("removed");
+        meets(8080);
+    });
+}

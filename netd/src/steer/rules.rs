@@ -32,7 +32,7 @@ pub(super) fn answers() -> Chain {
 
 /// Packets to this host for a steered port, to the funnel.
 pub(super) fn tproxy(places: &[Place]) -> Chain {
-    let mut rules = Vec::with_capacity(2 * places.len());
+    let mut rules = Vec::with_capacity(Reach::ALL.len() * places.len());
     for (kind, to) in places {
         let (address, version) = if kind.is_ipv4 {
             (Field::Ip4(End::Destination), IpVersion::V4)
@@ -40,13 +40,14 @@ pub(super) fn tproxy(places: &[Place]) -> Chain {
             (Field::Ip6(End::Destination), IpVersion::V6)
         };
         let port = Field::Port(End::Destination, kind.transport());
-        let at = Part::In(vec![address, port], name(kind, true));
-        let any = Part::In(vec![port], name(kind, false));
-        rules.push(Rule::new(vec![at, Part::ToHost, Part::Tproxy(*to)]).comment("on one address"));
-        rules.push(
-            Rule::new(vec![Part::Version(version), any, Part::ToHost, Part::Tproxy(*to)])
-                .comment("on every address"),
-        );
+        let one = Part::In(vec![address, port], name(kind, Reach::One));
+        let ports = Part::In(vec![address], name(kind, Reach::EveryPort));
+        let is_tcp_or_udp = Part::Is(Field::Protocol, Value::Protocol(number(kind.transport())));
+        let addresses = Part::In(vec![port], name(kind, Reach::EveryAddress));
+        let to = |parts: Vec<Part>| parts.into_iter().chain([Part::ToHost, Part::Tproxy(*to)]).collect();
+        rules.push(Rule::new(to(vec![one])).comment("one port of one address"));
+        rules.push(Rule::new(to(vec![is_tcp_or_udp, ports])).comment("every port of one address"));
+        rules.push(Rule::new(to(vec![Part::Version(version), addresses])).comment("on every address"));
     }
     Chain {
         name: "steer".into(),
@@ -58,13 +59,17 @@ pub(super) fn tproxy(places: &[Place]) -> Chain {
 /// The sets that the chain looks into.
 pub(super) fn sets<'a>(places: &[Place], ports: impl IntoIterator<Item = &'a Steered>) -> Vec<Set> {
     let mut elements = by_set(ports);
-    let mut sets = Vec::with_capacity(2 * places.len());
+    let mut sets = Vec::with_capacity(Reach::ALL.len() * places.len());
     for (kind, _) in places {
-        for one_address in [true, false] {
-            let name = name(kind, one_address);
+        for reach in Reach::ALL {
+            let name = name(kind, reach);
             let elements = elements.remove(&name).unwrap_or_default();
             let address = if kind.is_ipv4 { Type::Ip4 } else { Type::Ip6 };
-            let key = if one_address { vec![address, Type::Port] } else { vec![Type::Port] };
+            let key = match reach {
+                Reach::One => vec![address, Type::Port],
+                Reach::EveryPort => vec![address],
+                Reach::EveryAddress => vec![Type::Port],
+            };
             sets.push(Set { name, key, intervals: false, map: false, elements });
         }
     }
@@ -85,22 +90,55 @@ fn set_of(port: &Steered) -> String {
         Transport::Tcp => crate::model::Protocol::Tcp,
         Transport::Udp => crate::model::Protocol::Udp,
     };
-    name(&Kind { protocol, is_ipv4: port.address.is_ipv4() }, !port.address.is_unspecified())
+    name(&Kind { protocol, is_ipv4: port.address.is_ipv4() }, Reach::of(port))
 }
 
 fn element(port: &Steered) -> Element {
-    let number = Value::Port(port.port);
-    if port.address.is_unspecified() {
-        Element::key(vec![number])
-    } else {
-        Element::key(vec![Value::Address(port.address), number])
+    let (address, number) = (Value::Address(port.address), Value::Port(port.port));
+    Element::key(match Reach::of(port) {
+        Reach::One => vec![address, number],
+        Reach::EveryPort => vec![address],
+        Reach::EveryAddress => vec![number],
+    })
+}
+
+/// How much a steered port stands for. Who stands for less goes before.
+#[derive(Clone, Copy)]
+enum Reach {
+    One,
+    EveryPort,
+    EveryAddress,
+}
+
+impl Reach {
+    const ALL: [Self; 3] = [Self::One, Self::EveryPort, Self::EveryAddress];
+
+    fn of(port: &Steered) -> Self {
+        match (port.address.is_unspecified(), port.port) {
+            (true, _) => Self::EveryAddress,
+            (false, 0) => Self::EveryPort,
+            (false, _) => Self::One,
+        }
     }
 }
 
-/// `tcp4_at` or `tcp4`.
-fn name(kind: &Kind, one_address: bool) -> String {
+/// `tcp4_at`, `tcp4_on` or `tcp4`.
+fn name(kind: &Kind, reach: Reach) -> String {
     let family = if kind.is_ipv4 { 4 } else { 6 };
-    format!("{}{family}{}", kind.protocol.as_str(), if one_address { "_at" } else { "" })
+    let end = match reach {
+        Reach::One => "_at",
+        Reach::EveryPort => "_on",
+        Reach::EveryAddress => "",
+    };
+    format!("{}{family}{end}", kind.protocol.as_str())
+}
+
+/// As IANA numbers them.
+fn number(transport: Transport) -> u8 {
+    match transport {
+        Transport::Tcp => 6,
+        Transport::Udp => 17,
+    }
 }
 
 #[cfg(test)]
@@ -114,12 +152,16 @@ mod tests {
             KINDS.into_iter().map(|kind| (kind, "127.0.0.1:1".parse().unwrap())).collect();
         let ports: Vec<Steered> = (1..=1000)
             .map(|port| Steered { transport: Transport::Tcp, address: "0.0.0.0".parse().unwrap(), port })
-            .chain([Steered { transport: Transport::Udp, address: "fd00::1".parse().unwrap(), port: 53 }])
+            .chain([53, 0].map(|port| Steered {
+                transport: Transport::Udp,
+                address: "fd00::1".parse().unwrap(),
+                port,
+            }))
             .collect();
         let sets = sets(&places, &ports);
         let sizes: Vec<(&str, usize)> =
             sets.iter().map(|set| (&*set.name, set.elements.len())).filter(|(_, size)| *size > 0).collect();
-        assert_eq!(sizes, [("tcp4", 1000), ("udp6_at", 1)]);
-        assert_eq!((sets.len(), tproxy(&places).rules.len()), (8, 8));
+        assert_eq!(sizes, [("tcp4", 1000), ("udp6_at", 1), ("udp6_on", 1)]);
+        assert_eq!((sets.len(), tproxy(&places).rules.len()), (12, 12));
     }
 }

@@ -12,7 +12,12 @@ const IDLE: Duration = Duration::from_secs(30);
 const ONE: Traffic = Traffic { datagrams: 1, bytes: 10 };
 
 fn key(lane: LaneId, client: u16) -> Key {
-    Key { lane, client: (Ipv4Addr::LOCALHOST, client).into(), local: Some(Ipv4Addr::LOCALHOST.into()) }
+    Key {
+        lane,
+        client: (Ipv4Addr::LOCALHOST, client).into(),
+        local: Some(Ipv4Addr::LOCALHOST.into()),
+        port: 0,
+    }
 }
 
 fn open(table: &mut FlowTable<u64>, key: Key, now: Instant) -> Option<FlowId> {

@@ -71,16 +71,21 @@ impl Udp {
 
     fn key_of(&self, place: usize, arrival: Arrival) -> Option<Key> {
         let datagram = self.incoming.datagram(place);
+        let mut port = 0;
         let lane = match arrival {
             Arrival::Lane(lane) => lane,
             Arrival::Funnel(number) => {
                 let asked = datagram.local?;
-                *self.funnels.get(number)?.lanes.find(asked.address, asked.port)?
+                let lane = *self.funnels.get(number)?.lanes.find(asked.address, asked.port)?;
+                if self.lanes.get(lane)?.handle.listener.address.port() == 0 {
+                    port = asked.port;
+                }
+                lane
             }
         };
         // An answer cannot come from a group's address; the kernel chooses one then. (For IPv4 it has done so already.)
         let local = datagram.local.map(|local| local.address).filter(|address| !address.is_multicast());
-        Some(Key { lane, client: datagram.source?, local })
+        Some(Key { lane, client: datagram.source?, local, port })
     }
 
     fn refresh_if_changed(&mut self, id: LaneId) {

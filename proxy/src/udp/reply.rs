@@ -48,7 +48,10 @@ impl Udp {
             Err(_) => return self.note_refusal(id),
         };
         let held = self.replies.batch.len();
-        let port = self.lanes.get(flow.key.lane).map_or(0, Lane::answers_from);
+        let port = match flow.key.port {
+            0 => self.lanes.get(flow.key.lane).map_or(0, Lane::answers_from),
+            asked => asked,
+        };
         let mut traffic = Traffic::default();
         for place in held - count..held {
             let datagram = self.replies.batch.datagram(place);

@@ -39,7 +39,7 @@ impl Upstream {
         let backend = &self.occupied.backend;
         Arc::ptr_eq(&self.service, &handle.service)
             && pool.keeps(backend)
-            && backend.addresses(key.client.ip(), handle.listener.target_port).contains(&Some(self.peer))
+            && backend.addresses(key.client.ip(), handle.listener.target(key.port)).contains(&Some(self.peer))
     }
 
     /// Tells of the flow that has ended, once.
@@ -105,7 +105,8 @@ impl Udp {
         let pool = self.lanes.get(key.lane).map(|lane| Arc::clone(&lane.pool)).ok_or(Dropped::NoBackend)?;
         let service = &handle.service;
         let (_, backend) = service.pick(&pool, key.client, &[], kit.random()).ok_or(Dropped::NoBackend)?;
-        let peer = backend.address(key.client.ip(), handle.listener.target_port).ok_or(Dropped::NoBackend)?;
+        let peer =
+            backend.address(key.client.ip(), handle.listener.target(key.port)).ok_or(Dropped::NoBackend)?;
         let pass = self.room(kit, key, handle).ok_or(Dropped::Limit)?;
         let socket = match datagram::connect(peer) {
             // Another flow's descriptor does as well, if one has gone quiet.
@@ -195,7 +196,7 @@ struct Elsewhere {
 
 fn elsewhere(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream) -> Option<Elsewhere> {
     let backend = &now.occupied.backend;
-    let turn = backend.other_than(now.peer, lane.handle.listener.target_port);
+    let turn = backend.other_than(now.peer, lane.handle.listener.target(key.port));
     let turn = turn.map(|peer| Elsewhere { peer, occupied: backend.occupy(), turned: true });
     if now.turned {
         another(kit, lane, key, pool, now).or(turn)
@@ -208,6 +209,6 @@ fn another(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream) -
     let refusing = pool.ready.iter().position(|backend| backend.id == now.occupied.backend.id);
     let tried = refusing.and_then(|at| u16::try_from(at).ok());
     let (_, backend) = lane.handle.service.pick(pool, key.client, tried.as_slice(), kit.random())?;
-    let peer = backend.address(key.client.ip(), lane.handle.listener.target_port)?;
+    let peer = backend.address(key.client.ip(), lane.handle.listener.target(key.port))?;
     Some(Elsewhere { peer, occupied: backend.occupy(), turned: false })
 }

@@ -19,6 +19,10 @@ struct Aligned<T: ?Sized>(T);
 
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/steer.bpf.o")));
 
+/// What the program does with a port, as it has it.
+const STEERED: u32 = 1;
+const REFUSED: u32 = 2;
+
 const PROGRAM: &str = "steer";
 const PORTS: &str = "ports";
 const SOCKETS: &str = "sockets";
@@ -60,7 +64,11 @@ impl Loaded {
     }
 
     pub(super) fn put(&self, port: Steered) -> Result<(), KernelError> {
-        call::put(self.ports.as_fd(), &Key::from(port), &1_u32).doing("steer", port)
+        call::put(self.ports.as_fd(), &Key::from(port), &STEERED).doing("steer", port)
+    }
+
+    pub(super) fn refuse(&self, port: Steered) -> Result<(), KernelError> {
+        call::put(self.ports.as_fd(), &Key::from(port), &REFUSED).doing("refuse connections to", port)
     }
 
     pub(super) fn remove(&self, port: Steered) -> Result<(), KernelError> {

@@ -23,6 +23,10 @@ impl Loaded {
         match self.never {}
     }
 
+    pub(super) fn refuse(&self, _port: Steered) -> Result<(), KernelError> {
+        match self.never {}
+    }
+
     pub(super) fn remove(&self, _port: Steered) -> Result<(), KernelError> {
         match self.never {}
     }
