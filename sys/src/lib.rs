@@ -8,6 +8,7 @@ pub mod error;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod offload;
 pub mod poll;
 pub mod process;
 pub mod processor;

@@ -20,6 +20,7 @@ use channel::{Channel, Frame};
 pub mod addr;
 pub(crate) mod attr;
 pub(crate) mod channel;
+pub mod fdb;
 pub mod link;
 pub mod monitor;
 pub mod neigh;
@@ -27,6 +28,7 @@ pub mod qdisc;
 pub mod route;
 #[cfg(test)]
 mod tests;
+pub mod vxlan;
 
 /// One change, not yet asked for. It may hold the number of a borrowed descriptor, hence the lifetime.
 #[derive(Debug)]

@@ -189,7 +189,7 @@ fn a_port_leaves_its_bridge_and_takes_settings() {
         let master = bridge(&mut rtnl);
         rtnl.transact(vec![
             link::veth(&pair("nv1", master, &web)),
-            link::port("nv1", Port { isolated: Some(true), hairpin: Some(true), learning: None }),
+            link::port("nv1", Port { isolated: Some(true), hairpin: Some(true), ..Port::default() }),
         ])
         .expect("pair");
         let shown = run("bridge -d link show dev nv1");

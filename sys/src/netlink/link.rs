@@ -15,6 +15,7 @@ use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, Link
 
 use super::attr::{attributes, mac_address, text, u32_at};
 use super::channel::Frame;
+use super::vxlan::{self, Tunnel};
 use super::{Op, Rtnl};
 use crate::error::KernelError;
 
@@ -236,6 +237,12 @@ pub struct Port {
     /// Whether a frame may leave through the port it came in by.
     pub hairpin: Option<bool>,
     pub learning: Option<bool>,
+    /// Whether frames leave by it that nobody knows a port for, and those for many.
+    pub flood: Option<bool>,
+    /// Whether the bridge answers for the port's neighbours itself, as far as it knows them.
+    pub answer_for: Option<bool>,
+    /// Only frames from addresses that are forwarded to the port come in by it. Kernels before 5.18 take no notice.
+    pub locked: Option<bool>,
 }
 
 pub fn port<'a>(link: impl Into<Which<'a>>, spec: Port) -> Op<'static> {
@@ -252,6 +259,15 @@ pub fn port<'a>(link: impl Into<Which<'a>>, spec: Port) -> Op<'static> {
     }
     if let Some(on) = spec.learning {
         build = build.learning(on);
+    }
+    if let Some(on) = spec.flood {
+        build = build.flood(on).mcast_flood(on).bcast_flood(on);
+    }
+    if let Some(on) = spec.answer_for {
+        build = build.neigh_suppress(on);
+    }
+    if let Some(on) = spec.locked {
+        build = build.locked(on);
     }
     // Not SetLink: only RTM_NEWLINK looks at the settings of a port.
     Op::new("set the bridge port", which, 0, RouteNetlinkMessage::NewLink(build.build()))
@@ -296,6 +312,8 @@ pub struct Link {
     pub peer: Option<u32>,
     /// Where `peer` is, when it is in another namespace.
     pub peer_netns: Option<i32>,
+    /// Of a VXLAN device with a source of its own.
+    pub tunnel: Option<Tunnel>,
 }
 
 impl Rtnl {
@@ -336,9 +354,16 @@ pub(crate) fn decode(frame: &Frame<'_>) -> Option<Link> {
             IFLA_LINK => link.peer = u32_at(value, 0).filter(|index| *index != 0),
             IFLA_MASTER => link.master = u32_at(value, 0).filter(|index| *index != 0),
             IFLA_LINKINFO => {
-                link.kind = attributes(value, 0)
-                    .find(|(kind, _)| *kind == IFLA_INFO_KIND)
-                    .map(|(_, name)| text(name));
+                for (kind, value) in attributes(value, 0) {
+                    match kind {
+                        IFLA_INFO_KIND => link.kind = Some(text(value)),
+                        // Its numbers mean what the kind says, which comes first.
+                        IFLA_INFO_DATA if link.kind.as_deref() == Some("vxlan") => {
+                            link.tunnel = vxlan::decode(value);
+                        }
+                        _ => {}
+                    }
+                }
             }
             IFLA_TXQLEN => link.queue = u32_at(value, 0)?,
             IFLA_IFALIAS => link.alias = Some(text(value)),
@@ -372,3 +397,4 @@ const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_GSO_MAX_SIZE: u16 = 41;
 const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;

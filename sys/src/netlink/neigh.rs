@@ -66,6 +66,13 @@ impl Rtnl {
     pub fn neighbours(&mut self) -> Result<Vec<Neighbour>, KernelError> {
         self.dump("neighbours", RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), decode)
     }
+
+    /// Those of one link.
+    pub fn neighbours_of(&mut self, link: u32) -> Result<Vec<Neighbour>, KernelError> {
+        let mut request = NeighbourMessage::default();
+        request.attributes.push(NeighbourAttribute::IfIndex(link));
+        self.dump("neighbours", RouteNetlinkMessage::GetNeighbour(request), decode)
+    }
 }
 
 pub(crate) fn decode(frame: &Frame<'_>) -> Option<Neighbour> {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::channel::{Frame, Frames};
-use super::{addr, link, neigh, route};
+use super::{addr, fdb, link, neigh, route};
 
 /// Attributes that claim any length, in messages of any kind.
 fn datagram() -> impl Strategy<Value = Vec<u8>> {
@@ -26,6 +26,7 @@ fn read(frame: &Frame<'_>) {
         addr::decode(frame),
         route::decode(frame),
         neigh::decode(frame),
+        fdb::decode(frame),
     );
 }
 
