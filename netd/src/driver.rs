@@ -4,8 +4,10 @@
 mod background;
 mod bridge;
 mod offload;
+mod overlay;
 mod reaper;
 mod shape;
+mod underlay;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,11 +21,14 @@ use netd_sys::netns::Netns;
 
 use crate::error::Chain;
 use crate::model::{Driver, Endpoint, Model, Network, Sandbox, SandboxKey};
+use crate::tables::{Known, NeighbourEntry};
 pub(crate) use background::Background;
 pub(crate) use bridge::mac_for;
 pub(crate) use offload::WaysOut;
+pub(crate) use overlay::{Vtep, tunnel};
 pub(crate) use reaper::Reaper;
 pub(crate) use shape::device as shaping_device;
+pub(crate) use underlay::Underlay;
 
 /// The link group of everything that is ours: what does not carry it, or [`DOOMED`], is not touched.
 pub(crate) const GROUP: u32 = 0x6e64;
@@ -36,8 +41,14 @@ pub(crate) struct Kernel {
     pub rtnl: Rtnl,
     pub reaper: Reaper,
     pub background: Background,
-    /// As it was when last looked at.
+    /// This node's end of the tunnels; none: it belongs to no cluster.
+    pub vtep: Option<Vtep>,
+    /// A device on the way to other nodes gets the checksums inside of tunnels wrong.
+    checksums_in_software: bool,
+    present: overlay::AllPresent,
+    /// As they were when last looked at.
     out: WaysOut,
+    underlay: Option<Underlay>,
 }
 
 /// Through which gateways a sandbox reaches the rest of the world.
@@ -53,6 +64,10 @@ impl Kernel {
         let out = WaysOut::of(&rtnl.links()?, &rtnl.routes()?);
         Ok(Self {
             out,
+            vtep: None,
+            underlay: None,
+            checksums_in_software: false,
+            present: overlay::AllPresent::default(),
             host: Netns::current()?,
             rtnl,
             reaper: Reaper::start()?,
@@ -63,8 +78,11 @@ impl Kernel {
     /// Makes what the network needs in the host; what is there already is brought to what it should be.
     pub(crate) fn ensure_network(&mut self, network: &Network) -> Result<(), KernelError> {
         match network.driver {
-            Driver::Bridge | Driver::Overlay { .. } => {
-                told("ensure a network", &network.bridge, || bridge::ensure(self, network))
+            Driver::Bridge => told("ensure a network", &network.bridge, || {
+                bridge::ensure(self, network, network.options.mtu)
+            }),
+            Driver::Overlay { .. } => {
+                told("ensure a network", &network.bridge, || overlay::ensure(self, network))
             }
         }
     }
@@ -72,10 +90,30 @@ impl Kernel {
     /// Total and repeatable: gone is gone.
     pub(crate) fn remove_network(&mut self, network: &Network) -> Result<(), KernelError> {
         match network.driver {
-            Driver::Bridge | Driver::Overlay { .. } => {
-                told("remove a network", &network.bridge, || bridge::remove(self, network))
+            Driver::Bridge => told("remove a network", &network.bridge, || bridge::remove(self, network)),
+            Driver::Overlay { .. } => {
+                told("remove a network", &network.bridge, || overlay::remove(self, network))
             }
         }
+    }
+
+    /// Whether the overlay network has its devices here.
+    pub(crate) fn has(&self, network: &Network) -> bool {
+        self.present.contains_key(&network.id)
+    }
+
+    /// Has an overlay network know the endpoints of other nodes as they are now. Where it is not present, nothing.
+    pub(crate) fn follow_neighbours(
+        &mut self,
+        network: &Network,
+        entries: &[NeighbourEntry],
+    ) -> Result<(), KernelError> {
+        told("follow neighbours", &network.bridge, || overlay::follow(self, network, entries))
+    }
+
+    /// The same from scratch: what the kernel has is read and put right.
+    pub(crate) fn sync_neighbours(&mut self, network: &Network, known: &Known) -> Result<(), KernelError> {
+        told("set right the neighbours", &network.bridge, || overlay::sync(self, network, known))
     }
 
     /// Puts the endpoint into the sandbox's namespace and on its network. Gives the index of its device there, for

@@ -9,6 +9,7 @@ mod find;
 mod guests;
 mod inspect;
 mod network;
+mod overlay;
 mod publish;
 mod recover;
 mod sandbox;
@@ -34,6 +35,7 @@ use crate::model::{Id, Model};
 use crate::ports::Ports;
 use crate::reconcile::Reconcile;
 use crate::store::{Records, Revision, Store, Txn, Watch};
+use crate::tables::Neighbours;
 
 pub(crate) use examine::sandbox as examine;
 pub(crate) use find::{network as find_network, sandbox as find_sandbox};
@@ -62,6 +64,8 @@ pub(crate) struct World {
     /// The address that each of Docker's pools gave out last.
     turns: BTreeMap<Id, IpAddr>,
     pub reconcile: Reconcile,
+    /// Endpoints of other nodes, as overlay networks are to know them.
+    neighbours: Neighbours,
     bus: Bus,
 }
 
@@ -90,6 +94,7 @@ impl World {
                     Ok(changes) => {
                         let model = self.records.model();
                         self.reconcile.apply(model, &changes, batch.revision);
+                        overlay::forward(self, &changes);
                     }
                     Err(error) => {
                         tracing::error!(%error, revision = batch.revision, "a record cannot be read");

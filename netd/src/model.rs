@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use indexed::{Indexed, Keyed, NetworkKey, SandboxKey};
+pub(crate) use indexed::{Indexed, Keyed, NetworkKey, PeerKey, SandboxKey};
 pub(crate) use node::{Member, Node, Peer};
 pub(crate) use pool::{AddressPool, PoolAddress, Purpose};
 pub(crate) use service::Service;

@@ -7,11 +7,13 @@
 mod difference;
 mod gateway;
 mod names;
+mod neighbours;
 mod part;
 mod publish;
 mod view;
 
 pub(crate) use gateway::{gateway_endpoint, has_view, has_way_out};
+pub(crate) use neighbours::{Entry as NeighbourEntry, Known, Mac, Neighbours};
 pub(crate) use publish::{funnel_id, listener_id};
 pub(crate) use view::RESOLVER;
 

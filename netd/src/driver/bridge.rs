@@ -16,7 +16,7 @@ use netd_sys::{KernelError, sysctl};
 use nix::libc;
 
 use super::reaper::delete_doomed;
-use super::{GROUP, Gateways, Kernel, offload};
+use super::{GROUP, Gateways, Kernel, offload, overlay};
 use crate::model::{Endpoint, Network};
 
 /// Together the longest that an attach waits for the kernel to put a link into service.
@@ -26,15 +26,14 @@ const GONE: &[i32] = &[libc::ENODEV];
 const THERE: &[i32] = &[libc::EEXIST];
 
 /// Makes the bridge unless it is there, and gives it the gateway's addresses.
-pub(super) fn ensure(kernel: &mut Kernel, network: &Network) -> Result<(), KernelError> {
+pub(super) fn ensure(kernel: &mut Kernel, network: &Network, mtu: u32) -> Result<(), KernelError> {
     let (v4, v6) = families(network);
     enable_forwarding(v4, v6, &mut kernel.rtnl)?;
     let name = &*network.bridge;
     let mut ops = Vec::new();
     if kernel.rtnl.link(name)?.is_none() {
         let mac = Some(bridge_mac(&network.id));
-        let mtu = Some(network.options.mtu);
-        ops.push(link::bridge(&Bridge { name, mac, mtu, group: GROUP }));
+        ops.push(link::bridge(&Bridge { name, mac, mtu: Some(mtu), group: GROUP }));
     }
     if !v6 && network.adopted_bridge.is_none() {
         ops.push(link::no_link_local(name));
@@ -123,7 +122,12 @@ pub(super) fn replug(kernel: &mut Kernel, network: &Network, endpoint: &Endpoint
     let near = &*endpoint.host_link;
     let bridge = index_of(&mut kernel.rtnl, &network.bridge)?;
     kernel.rtnl.transact(vec![link::master(near, bridge)])?;
-    kernel.rtnl.transact(isolation(network, endpoint).into_iter().chain([link::up(near)]).collect())
+    let mut ops: Vec<Op<'_>> = isolation(network, endpoint).into_iter().collect();
+    if overlay::is_overlay(network) {
+        ops.extend(overlay::guarded(index_of(&mut kernel.rtnl, near)?, endpoint.mac));
+    }
+    ops.push(link::up(near));
+    kernel.rtnl.transact(ops)
 }
 
 pub(super) fn unplug(kernel: &mut Kernel, name: &str) -> Result<(), KernelError> {
@@ -227,7 +231,7 @@ fn try_pair(
         name,
         master: Some(bridge),
         group: GROUP,
-        mtu: Some(network.options.mtu),
+        mtu: Some(kernel.mtu(network)),
         gso: large.then_some(size),
         peer: Peer { netns: far.netns.as_fd(), name: far.name, index: None, mac: Some(endpoint.mac) },
     };
@@ -235,6 +239,9 @@ fn try_pair(
     // Both only after the port exists: the kernel knows no other order.
     let mut ops: Vec<Op<'_>> = large.then(|| bridge_size(network, size)).flatten().into_iter().collect();
     ops.extend(isolation(network, endpoint));
+    if overlay::is_overlay(network) {
+        ops.extend(overlay::guarded(index_of(&mut kernel.rtnl, name)?, endpoint.mac));
+    }
     kernel.rtnl.transact(ops)
 }
 

@@ -53,8 +53,12 @@ fn below<'a>(link: &'a Link, links: &'a [Link]) -> impl Iterator<Item = &'a Link
     })
 }
 
-/// The size for a network's links. A bridge of somebody else may have ports that lead anywhere.
+/// The size for a network's links. A bridge of somebody else may have ports that lead anywhere; an overlay has a tunnel,
+/// which takes the usual and has the rest cut up.
 pub(super) fn size(network: &Network, out: &WaysOut) -> u32 {
+    if super::overlay::is_overlay(network) {
+        return USUAL;
+    }
     let unharmed = network.internal || out.narrowest.is_none_or(|narrowest| narrowest >= LARGE);
     let large = match network.options.big_tcp {
         BigTcp::On => true,
@@ -67,6 +71,7 @@ pub(super) fn size(network: &Network, out: &WaysOut) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Driver;
     use crate::testing;
 
     fn link(index: u32, name: &str, gso: u32) -> Link {
@@ -110,6 +115,7 @@ mod tests {
     fn packets_are_large_where_nothing_is_cut_up_for_it() {
         let network = testing::network("app", &[]);
         let internal = Network { internal: true, ..network.clone() };
+        let overlay = Network { driver: Driver::Overlay { vni: 4096 }, ..network.clone() };
         let adopted = Network { adopted_bridge: Some(Vec::new()), ..internal.clone() };
         let with = |network: &Network, big_tcp| {
             let mut network = network.clone();
@@ -124,6 +130,7 @@ mod tests {
             (&adopted, None, USUAL),
             (&with(&network, BigTcp::On), Some(USUAL), LARGE),
             (&with(&internal, BigTcp::Off), None, USUAL),
+            (&with(&overlay, BigTcp::On), None, USUAL),
         ] {
             let out = WaysOut { narrowest, known: true, ..WaysOut::default() };
             assert_eq!(size(network, &out), expected, "{network:?} {narrowest:?}");

@@ -14,7 +14,7 @@ use netd_sys::netlink::link::Link;
 
 use super::undo::{Step, Undo};
 use super::wire::{self, Owner, Wish};
-use super::{World, docker, find, new_id};
+use super::{World, docker, find, new_id, overlay};
 use crate::error::Result;
 use crate::ipam::{HostUse, Leases, SubnetRequest, plan};
 use crate::model::{
@@ -73,7 +73,7 @@ fn build(world: &mut World, undo: &mut Undo, draft: Draft<'_>) -> Result<Arc<Net
     let bridge = match &options.bridge_name {
         Some(name) => name.to_string(),
         None if is_default => DEFAULT_DEVICE.to_owned(),
-        None => format!("nd-{}", &id[..10]),
+        None => device(&id),
     };
     let adopted_bridge = adopts(world, &bridge)?;
     let mut host = wire::host_space(world, &bridge)?;
@@ -86,15 +86,16 @@ fn build(world: &mut World, undo: &mut Undo, draft: Draft<'_>) -> Result<Arc<Net
         &host,
     )?;
     let has_v6 = subnets.iter().any(|subnet| subnet.subnet.is_ipv6());
+    let driver = Driver::Bridge;
     let network = Network {
         name: Arc::from(draft.name),
         created: SystemTime::now(),
-        driver: Driver::Bridge,
+        driver,
         internal: draft.internal,
         adopted_bridge,
         bridge: bridge.into(),
         options: NetworkOptions {
-            mtu: mtu(world, &options, has_v6)?,
+            mtu: mtu(world, driver, &options, has_v6)?,
             icc: options.icc.unwrap_or(true),
             masquerade: options.masquerade.unwrap_or(true),
             isolate: options.isolate.unwrap_or(true),
@@ -118,6 +119,11 @@ fn build(world: &mut World, undo: &mut Undo, draft: Draft<'_>) -> Result<Arc<Net
     }
     world.tell("network", "create", &network.id, &network.name, &[("type", "bridge")]);
     Ok(Arc::new(network))
+}
+
+/// The bridge of a network that asks for no other.
+pub(super) fn device(id: &str) -> String {
+    format!("nd-{}", id.get(..10).unwrap_or(id))
 }
 
 fn subnet_requests(config: &[CreateSubnet]) -> Result<Vec<SubnetRequest>> {
@@ -174,7 +180,10 @@ fn is_bridge(link: &Link) -> bool {
     link.kind.as_deref() == Some("bridge")
 }
 
-fn mtu(world: &World, options: &BridgeOptions, has_v6: bool) -> Result<u32> {
+fn mtu(world: &mut World, driver: Driver, options: &BridgeOptions, has_v6: bool) -> Result<u32> {
+    if let Driver::Overlay { .. } = driver {
+        return overlay::mtu(world, options.mtu, has_v6);
+    }
     let mtu = options.mtu.unwrap_or(world.config.mtu);
     if has_v6 && mtu < 1280 {
         let detail = format!("IPv6 needs an MTU of at least 1280, not {mtu}");
@@ -342,7 +351,9 @@ fn leave(world: &mut World, after: &Sandbox, endpoint: &Endpoint) -> Result<()> 
             after.endpoints.iter().map(|other| (other, wire::gateways(after, other, model))).collect();
         world.kernel.route(&netns, &routes)?;
     }
-    Ok(cut?)
+    let absent = overlay::absent_if_unused(world, &endpoint.network);
+    cut?;
+    absent
 }
 
 /// Puts the sandbox's new record in the place of the one that was read.

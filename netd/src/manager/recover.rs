@@ -10,10 +10,10 @@ use netd_sys::netns::Netns;
 
 use super::network::DEFAULT;
 use super::undo::Undo;
-use super::{World, docker, network, sandbox, wire};
+use super::{World, docker, network, overlay, sandbox, wire};
 use crate::bus::Bus;
 use crate::config::Config;
-use crate::driver::{DOOMED, Kernel, shaping_device};
+use crate::driver::{DOOMED, Kernel, shaping_device, tunnel};
 use crate::error::{Chain, Result};
 use crate::files::Files;
 use crate::ipam::{Leases, Pool, Pools};
@@ -22,6 +22,7 @@ use crate::ports::Ports;
 use crate::reconcile::{HostResolver, Reconcile};
 use crate::steer::Steering;
 use crate::store::{Records, Redb, Store, Txn, encode, key_of};
+use crate::tables::Neighbours;
 
 /// Opens the store and reads it; touches nothing in the kernel.
 pub(crate) fn open(config: Arc<Config>, bus: Bus) -> anyhow::Result<World> {
@@ -41,6 +42,7 @@ pub(crate) fn open(config: Arc<Config>, bus: Bus) -> anyhow::Result<World> {
         leases: BTreeMap::new(),
         ports: Ports::default(),
         turns: BTreeMap::new(),
+        neighbours: Neighbours::default(),
         bus,
         store: Box::new(store),
         config,
@@ -76,7 +78,11 @@ pub(crate) fn recover(world: &mut World) -> Result<()> {
     remove_unknown(world)?;
     super::guests::bury_all(world);
     for network in world.model().networks.values().cloned().collect::<Vec<_>>() {
-        note(world.kernel.ensure_network(&network), "network", &network.name);
+        if !overlay::is_overlay(&network) {
+            note(world.kernel.ensure_network(&network), "network", &network.name);
+        } else if world.model().sandboxes.by(&SandboxKey::On(Arc::clone(&network.id))).next().is_some() {
+            note(overlay::make(world, &network), "network", &network.name);
+        }
     }
     if !world.model().networks.values().any(|network| !network.resolves) {
         create_default(world)?;
@@ -128,11 +134,18 @@ fn create_default(world: &mut World) -> Result<()> {
 fn remove_unknown(world: &mut World) -> Result<()> {
     let known: BTreeSet<Arc<str>> = {
         let model = world.model();
-        let bridges = model.networks.values().map(|network| Arc::clone(&network.bridge));
+        // An overlay network has devices here for its endpoints only, whether its record can be read just now or not.
+        let bridges = model.networks.values().filter(|network| !overlay::is_overlay(network));
+        let bridges = bridges.map(|network| Arc::clone(&network.bridge));
         let ports =
             model.sandboxes.values().flat_map(|s| s.endpoints.iter().map(|e| Arc::clone(&e.host_link)));
         let shaping = model.sandboxes.values().flat_map(|s| s.endpoints.iter().filter_map(shaping_device));
-        bridges.chain(ports).chain(shaping.map(Arc::from)).collect()
+        let joined = model.sandboxes.values().flat_map(|s| s.endpoints.iter().map(|e| &*e.network));
+        let devices = joined.flat_map(|network| {
+            let record = model.networks.get(network).map(|network| Arc::clone(&network.bridge));
+            [record.unwrap_or_else(|| network::device(network).into()), tunnel(network).into()]
+        });
+        bridges.chain(ports).chain(devices).chain(shaping.map(Arc::from)).collect()
     };
     for stray in world.kernel.ours()? {
         if stray.group == DOOMED || !known.contains(&*stray.name) {

@@ -17,7 +17,7 @@ use netd_sys::netns::Netns;
 use super::network::DEFAULT;
 use super::undo::{Step, Undo};
 use super::wire::{self, Owner, Wish};
-use super::{World, docker, find, new_id, publish};
+use super::{World, docker, find, new_id, overlay, publish};
 use crate::error::{Chain, Result};
 use crate::guests;
 use crate::model::{DnsOptions, Endpoint, Id, Link, Mode, PortRange, Sandbox, SandboxKey};
@@ -303,6 +303,9 @@ pub(super) fn take_down(world: &mut World, sandbox: &Arc<Sandbox>) -> Result<Vec
         }
         if let Err(error) = world.kernel.detach(endpoint) {
             errors.push(Chain(&error).to_string());
+        }
+        if let Err(error) = overlay::absent_if_unused(world, &endpoint.network) {
+            errors.push(error.to_string());
         }
         if let Some(leases) = world.leases.get_mut(&endpoint.network) {
             for address in endpoint.addresses() {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use netd_sys::netns::Netns;
 
-use super::World;
+use super::{World, overlay};
 use crate::dataplane::SocketKey;
 use crate::error::{Chain, Result};
 use crate::model::{Endpoint, Id, Network, Publish};
@@ -61,7 +61,10 @@ impl Step {
             Self::Port { sandbox, publish } => world.ports.release(&sandbox, &publish),
             Self::Directory(path) => note(std::fs::remove_dir_all(&path), path.display()),
             Self::Namespace(path) => note(Netns::remove_at(&path), path.display()),
-            Self::Link(endpoint) => note(world.kernel.detach(&endpoint), &endpoint.host_link),
+            Self::Link(endpoint) => {
+                note(world.kernel.detach(&endpoint), &endpoint.host_link);
+                note(overlay::absent_if_unused(world, &endpoint.network), &endpoint.network);
+            }
             Self::Bridge(network) => note(world.kernel.remove_network(&network), &network.bridge),
             Self::Sockets(key) => world.reconcile.forget_sockets(&key),
         }

@@ -11,7 +11,7 @@ use nix::libc;
 use sha2::{Digest as _, Sha256};
 
 use super::undo::{Step, Undo};
-use super::{World, hex, new_id, short};
+use super::{World, hex, new_id, overlay, short};
 use crate::driver::{Gateways, mac_for};
 use crate::error::Result;
 use crate::ipam::{Family, Holder, HostUse};
@@ -196,6 +196,7 @@ pub(super) fn attach(
     netns: &Netns,
     gateways: Gateways,
 ) -> Result<()> {
+    overlay::present(world, network)?;
     let index = world.kernel.attach(network, endpoint, netns, gateways).map_err(|error| {
         if error.errno() != Some(libc::EEXIST) {
             return crate::error::Fault::from(error);

@@ -31,6 +31,15 @@ pub struct Route {
     pub kind: Kind,
 }
 
+/// How the kernel would send a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    pub link: u32,
+    /// Where the route says so; else it is the link's. What hosts on the way have said of late is left out of account: it
+    /// is forgotten again, and anybody can say it.
+    pub mtu: Option<u32>,
+}
+
 /// What becomes of a packet that takes a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -171,6 +180,38 @@ impl Rtnl {
     }
 }
 
+impl Rtnl {
+    /// The way to an address, rules and metrics considered; none where none leads.
+    pub fn way_to(&mut self, destination: IpAddr) -> Result<Option<Way>, KernelError> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = destination.into();
+        request.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
+        request.attributes.push(RouteAttribute::Destination(RouteAddress::from(destination)));
+        let found =
+            self.ask(&format!("the way to {destination}"), RouteNetlinkMessage::GetRoute(request), found_way);
+        match found {
+            Err(error) if error.errno().is_some_and(|errno| NO_WAY.contains(&errno)) => Ok(None),
+            other => other,
+        }
+    }
+}
+
+fn found_way(frame: &Frame<'_>) -> Option<Way> {
+    let (mut link, mut mtu, mut is_passing) = (None, None, false);
+    for (kind, value) in attributes(frame.payload, ROUTE_HEADER) {
+        match kind {
+            RTA_OIF => link = u32_at(value, 0),
+            RTA_METRICS => {
+                let metric = attributes(value, 0).find(|(kind, _)| *kind == RTAX_MTU);
+                mtu = metric.and_then(|(_, value)| u32_at(value, 0));
+            }
+            RTA_CACHEINFO => is_passing = u32_at(value, CACHE_EXPIRES).is_some_and(|left| left != 0),
+            _ => {}
+        }
+    }
+    Some(Way { link: link?, mtu: mtu.filter(|_| !is_passing) })
+}
+
 pub(crate) fn decode(frame: &Frame<'_>) -> Option<Route> {
     let header = RouteHeader::parse(frame.payload).ok()?;
     let any = match header.address_family {
@@ -228,6 +269,12 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
+const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
+const RTA_CACHEINFO: u16 = 12;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
+const RTAX_MTU: u16 = 2;
+const CACHE_EXPIRES: usize = 8;
+const NO_WAY: &[i32] =
+    &[libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EAFNOSUPPORT];

@@ -1,0 +1,129 @@
+//! Overlay networks in this node's kernel. A network has its devices here as long as it has endpoints here: the first
+//! attach brings it, with all that is known of other nodes' endpoints; the last detach takes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use netd_api::ApiError;
+
+use super::World;
+use crate::error::{Chain, Result};
+use crate::model::{Change, Driver, Id, Model, Network, SandboxKey};
+use crate::tables::NeighbourEntry;
+
+/// Least that IPv6 asks of a link.
+const IPV6_LEAST: u32 = 1280;
+
+/// Sees to it that the network can be attached to. Nothing to do for other kinds of networks, nor for one that is there.
+pub(super) fn present(world: &mut World, network: &Network) -> Result<()> {
+    if !is_overlay(network) || world.kernel.has(network) {
+        return Ok(());
+    }
+    make(world, network)
+}
+
+/// The same for one that may have been damaged.
+pub(super) fn make(world: &mut World, network: &Network) -> Result<()> {
+    if world.kernel.underlay().is_none() {
+        look_at_underlay(world)?;
+    }
+    let made = world.kernel.ensure_network(network);
+    let known = world.neighbours.known(&network.id);
+    let made = made.and_then(|()| world.kernel.sync_neighbours(network, &known));
+    if made.is_err() && !is_used(world.model(), network) {
+        // What of it came about would be there with no endpoint to take it along.
+        if let Err(error) = world.kernel.remove_network(network) {
+            tracing::warn!(network = %network.name, error = %Chain(&error), "cannot take back half an overlay network");
+        }
+    }
+    Ok(made?)
+}
+
+/// After a detach: takes the devices away when the last endpoint has gone.
+pub(super) fn absent_if_unused(world: &mut World, network: &Id) -> Result<()> {
+    let Some(network) = world.model().networks.get(network).cloned() else { return Ok(()) };
+    if !is_overlay(&network) || !world.kernel.has(&network) || is_used(world.model(), &network) {
+        return Ok(());
+    }
+    Ok(world.kernel.remove_network(&network)?)
+}
+
+/// Takes committed changes of other nodes and their endpoints into the kernel.
+pub(super) fn forward(world: &mut World, changes: &[Change]) {
+    let mut all: BTreeMap<Id, Vec<NeighbourEntry>> = BTreeMap::new();
+    for change in changes {
+        for (network, entries) in world.neighbours.apply(change) {
+            all.entry(network).or_default().extend(entries);
+        }
+    }
+    for (network, entries) in all {
+        let Some(network) = world.model().networks.get(&network).cloned() else { continue };
+        if let Err(error) = world.kernel.follow_neighbours(&network, &entries) {
+            tracing::warn!(network = %network.name, error = %Chain(&error), "making the overlay network anew");
+            if let Err(error) = make(world, &network) {
+                tracing::error!(network = %network.name, %error, "cannot reach endpoints of other nodes");
+            }
+        }
+    }
+    if changes.iter().any(|change| matches!(change, Change::Node { .. })) {
+        follow_underlay(world);
+    }
+}
+
+/// Another way to other nodes, or another node: the sizes of packets follow.
+pub(super) fn follow_underlay(world: &mut World) {
+    if let Err(error) = look_at_underlay(world) {
+        tracing::warn!(%error, "cannot look at the ways to other nodes");
+        return;
+    }
+    if let Err(error) = world.kernel.resize_overlays(world.records.model()) {
+        tracing::warn!(error = %Chain(&error), "cannot follow the ways to other nodes");
+    }
+}
+
+fn look_at_underlay(world: &mut World) -> Result<()> {
+    let own = world.kernel.vtep.map(|vtep| vtep.address);
+    let others: Vec<_> = world.model().nodes.values().map(|node| node.vtep).collect();
+    let others = others.into_iter().filter(|other| Some(*other) != own);
+    Ok(world.kernel.look_at_underlay(others)?)
+}
+
+/// The MTU of a new overlay network: what the ways to the other nodes carry, or less if that was asked for.
+pub(super) fn mtu(world: &mut World, asked: Option<u32>, has_v6: bool) -> Result<u32> {
+    look_at_underlay(world)?;
+    let Some(underlay) = world.kernel.underlay() else {
+        let detail = "an overlay network needs a cluster to span";
+        return Err(ApiError::invalid(detail)
+            .at("Driver")
+            .remedy("start netd with --store etcd://...")
+            .into());
+    };
+    let fits = underlay.fits();
+    let wrong = |detail: String, remedy: String| {
+        Err(ApiError::invalid(detail).at("Options.mtu").remedy(remedy).into())
+    };
+    match asked {
+        Some(asked) if asked > fits => wrong(
+            format!(
+                "packets of {asked} bytes do not fit: {} takes {}, of which the tunnel needs {}",
+                underlay.narrowest,
+                underlay.mtu,
+                underlay.overhead()
+            ),
+            format!("use at most {fits}, or leave it out"),
+        ),
+        _ if has_v6 && asked.unwrap_or(fits) < IPV6_LEAST => wrong(
+            format!("IPv6 needs an MTU of at least {IPV6_LEAST}, not {}", asked.unwrap_or(fits)),
+            "raise it, or leave IPv6 out".into(),
+        ),
+        _ => Ok(asked.unwrap_or(fits)),
+    }
+}
+
+pub(super) fn is_overlay(network: &Network) -> bool {
+    matches!(network.driver, Driver::Overlay { .. })
+}
+
+fn is_used(model: &Model, network: &Network) -> bool {
+    model.sandboxes.by(&SandboxKey::On(Arc::clone(&network.id))).next().is_some()
+}
