@@ -52,29 +52,42 @@ impl Cluster {
         let cuts = Cuts::new(lab)?;
         let mut cluster = Self { etcd, nodes: Vec::new(), cuts, router: lab.router.clone() };
         for _ in 0..count {
-            cluster.launch(lab, setup)?;
+            cluster.launch(lab, setup, &[])?;
         }
-        cluster.nodes.iter().try_for_each(|node| node.ready())?;
-        cluster.all_know_all()?;
+        cluster.settled()?;
         Ok(cluster)
+    }
+
+    /// Nodes whose clocks are so many seconds off, by a library that replaces what the C library tells them.
+    pub fn skewed(lab: &Lab, library: &str, seconds: &[i64]) -> Result<Self> {
+        let mut cluster = Self::with(lab, 0, &Setup::default())?;
+        for skew in seconds {
+            let clock = [("LD_PRELOAD", library.to_owned()), ("CLOCK_SKEW", skew.to_string())];
+            cluster.launch(lab, &Setup::default(), &clock)?;
+        }
+        cluster.settled()?;
+        Ok(cluster)
+    }
+
+    fn settled(&self) -> Result<()> {
+        self.nodes.iter().try_for_each(|node| node.ready())?;
+        self.all_know_all()
     }
 
     /// One node more.
     pub fn join(&mut self, lab: &Lab, setup: &Setup) -> Result<&Node> {
-        self.launch(lab, setup)?;
-        let node = self.nodes.last().context("it was just added")?;
-        node.ready()?;
-        self.all_know_all()?;
-        Ok(node)
+        self.launch(lab, setup, &[])?;
+        self.settled()?;
+        self.nodes.last().context("it was just added")
     }
 
-    fn launch(&mut self, lab: &Lab, setup: &Setup) -> Result<()> {
+    fn launch(&mut self, lab: &Lab, setup: &Setup, env: &[(&str, String)]) -> Result<()> {
         let name = format!("node{}", self.nodes.len() + 1);
         let host = lab.host(&name)?;
         let mut setup = setup.clone();
         let (store, address) = (self.etcd.url(), host.v4);
         setup.arguments += &format!(" --store {store} --advertise-addr {address} --name {name}");
-        let netd = host.daemon_launched(setup)?;
+        let netd = host.daemon_launched(setup, env)?;
         self.nodes.push(Node { host, netd });
         Ok(())
     }

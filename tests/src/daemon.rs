@@ -29,17 +29,20 @@ pub struct Daemon {
     pub place: Place,
     dir: PathBuf,
     setup: Setup,
+    /// For the daemon alone, not for its clients.
+    env: Vec<(String, String)>,
     process: Arc<Mutex<Option<Process>>>,
 }
 
 impl Daemon {
-    pub(crate) fn prepare(host: &Place, dir: &Path, setup: Setup) -> Result<Self> {
+    pub(crate) fn prepare(host: &Place, dir: &Path, setup: Setup, env: &[(&str, String)]) -> Result<Self> {
         let binary = binary_dir()?.join("netd");
         ensure!(binary.exists(), "{} is missing: run `cargo build --bins` first", binary.display());
         std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         std::fs::write(dir.join("netd.toml"), &setup.config)?;
         let place = host.with_env("NETD_SOCKET", dir.join("netd.sock"));
-        Ok(Self { place, dir: dir.into(), setup, process: Arc::default() })
+        let env = env.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        Ok(Self { place, dir: dir.into(), setup, env, process: Arc::default() })
     }
 
     /// Starts `netd run` and waits until it says that it is ready.
@@ -67,7 +70,9 @@ impl Daemon {
     pub fn launch_as(&self, program: &str) -> Result<()> {
         let line = self.command_line().replacen("netd", program, 1);
         self.place.transcript.note(&format!("{}$ {line} &", self.place.name));
-        let process = self.place.start_into(&line, &self.log_file())?;
+        let place =
+            self.env.iter().fold(self.place.clone(), |place, (key, value)| place.with_env(key, value));
+        let process = place.start_into(&line, &self.log_file())?;
         *self.lock() = Some(process);
         Ok(())
     }

@@ -92,6 +92,13 @@ impl Etcd {
         place.sh(&format!("etcdctl --endpoints http://{}:2379 {line}", self.host.v4))
     }
 
+    /// Writes a value as it is, whatever characters it has.
+    pub fn put(&self, key: &str, value: &str) -> Result<()> {
+        let line = format!("etcdctl --endpoints http://{}:2379 put {key}", self.host.v4);
+        let place = self.host.with_env("ETCDCTL_API", "3");
+        place.run_with(&line, value.as_bytes(), Duration::from_secs(10))?.success().map(drop)
+    }
+
     /// Keys that begin so.
     pub fn keys(&self, prefix: &str) -> Result<Vec<String>> {
         let found = self.ctl(&format!("get --prefix --keys-only {prefix}"))?;

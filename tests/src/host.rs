@@ -67,17 +67,17 @@ impl Host {
     }
 
     pub fn daemon_with(&self, setup: Setup) -> Result<Daemon> {
-        let daemon = self.daemon_launched(setup)?;
+        let daemon = self.daemon_launched(setup, &[])?;
         daemon.ready()?;
         Ok(daemon)
     }
 
-    /// Starts it and does not wait.
-    pub fn daemon_launched(&self, setup: Setup) -> Result<Daemon> {
+    /// Starts it, with more in its environment, and does not wait.
+    pub fn daemon_launched(&self, setup: Setup, env: &[(&str, String)]) -> Result<Daemon> {
         let before = Snapshot::take(&self.place)?;
         let mut daemons = self.daemons.lock().expect("no holder panics");
         let dir = Path::new("/run/lab").join(format!("{}-{}", self.name, daemons.len()));
-        let daemon = Daemon::prepare(&self.place, &dir, setup)?;
+        let daemon = Daemon::prepare(&self.place, &dir, setup, env)?;
         daemons.push((daemon.clone(), before));
         drop(daemons);
         daemon.launch()?;

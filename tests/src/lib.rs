@@ -3,6 +3,7 @@
 //!
 //! A scenario never touches the machine it runs on: see `lab` for how it is shut in, `snapshot` for how that is checked.
 
+pub mod backend;
 pub mod capture;
 pub mod cluster;
 pub mod cni;
@@ -20,9 +21,11 @@ pub mod proxy_header;
 pub mod query;
 pub mod report;
 pub mod runtimes;
+pub mod show;
 pub mod snapshot;
 pub mod traffic;
 
+pub use backend::Backend;
 pub use cluster::Cluster;
 pub use command::{Finished, Process};
 pub use daemon::{Daemon, Setup, other_build};

@@ -1,13 +1,13 @@
 //! `make demo`: netd shown with real programs in the lab. It says what it does, runs the commands a user would type,
 //! shows what they print, and checks each claim it makes.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use netd_tests::query::Loop;
-use netd_tests::{Daemon, Finished, Host, Lab, Place, Process, eventually, lab};
+use netd_tests::show::{background, say, show, shown, wait_for};
+use netd_tests::{Daemon, Host, Lab, Process, eventually, lab};
 
 fn main() -> ExitCode {
     match lab::shut_in(demo) {
@@ -166,42 +166,6 @@ fn killed(netd: &Daemon, n1: &Host, laptop: &Host) -> Result<()> {
         answers.slowest.as_secs_f64() * 1e3
     );
     show(&netd.place, "netd port cache").map(drop)
-}
-
-/// What comes next, as a headline.
-fn say(text: &str) {
-    println!("\n== {text}");
-}
-
-/// A command as typed, and what it printed; it must succeed.
-fn show(place: &Place, line: &str) -> Result<Finished> {
-    shown(place, line)?.success()
-}
-
-fn shown(place: &Place, line: &str) -> Result<Finished> {
-    println!("{}$ {line}", place.name);
-    let finished = place.run(line)?;
-    let mut text = String::new();
-    for line in finished.stdout.lines().chain(finished.stderr.lines()) {
-        let _ = writeln!(text, "  {line}");
-    }
-    print!("{text}");
-    Ok(finished)
-}
-
-fn background(place: &Place, line: &str) -> Result<Process> {
-    println!("{}$ {line} &", place.name);
-    place.start(line)
-}
-
-/// Repeats a command until it prints `wanted`, while the program it asks still starts; then shows it.
-fn wait_for(place: &Place, line: &str, wanted: &str) -> Result<()> {
-    eventually(Duration::from_secs(10), line, || {
-        let seen = place.look(line)?;
-        ensure!(seen.contains(wanted), "it printed {seen:?}");
-        Ok(())
-    })?;
-    show(place, line).map(drop)
 }
 
 /// Some seconds at the pace at which it is fetched.

@@ -29,6 +29,12 @@ impl Tally {
         Self(attempts)
     }
 
+    /// One of several loads.
+    #[must_use]
+    pub fn join(tallies: Vec<Self>) -> Self {
+        Self::of(tallies.into_iter().flat_map(|tally| tally.0).collect())
+    }
+
     pub fn attempts(&self) -> &[Attempt] {
         &self.0
     }
