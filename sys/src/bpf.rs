@@ -1,13 +1,17 @@
-//! BPF: the program that leads connections and datagrams for chosen ports to chosen sockets (`sk_lookup`), compiled by
-//! `build.rs` from `bpf/steer.bpf.c`, loaded here. aya-obj reads the object file; the few system calls are our own.
+//! BPF: the program that leads connections and datagrams for chosen ports to chosen sockets (`sk_lookup`), and those that
+//! put a backend's address in the place of a service's ([`eastwest`]). `build.rs` compiles them from `bpf/`, and here they
+//! are loaded. aya-obj reads the object files; the few system calls are our own.
 //!
 //! Nothing is pinned in a file system: maps live as long as the program, the program as long as its link, and the link
 //! as long as somebody holds its descriptor.
 
 #[cfg(feature = "bpf")]
 mod call;
+pub mod eastwest;
 #[cfg(feature = "bpf")]
 mod load;
+#[cfg(feature = "bpf")]
+mod object;
 #[cfg(not(feature = "bpf"))]
 mod without;
 

@@ -1,21 +1,15 @@
-//! From the object file to a program in force, and the ports it looks at.
+//! The program that steers ports, in force, and the ports it looks at.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use aya_obj::Object;
-
-use super::call::{self, NewMap};
+use super::call;
+use super::object::{Aligned, Object};
 use super::{Steered, Transport};
 use crate::error::{Doing as _, KernelError};
 use crate::socket;
-
-/// The reader of object files reads it in place, word by word.
-#[repr(align(8))]
-struct Aligned<T: ?Sized>(T);
 
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/steer.bpf.o")));
 
@@ -26,8 +20,6 @@ const REFUSED: u32 = 2;
 const PROGRAM: &str = "steer";
 const PORTS: &str = "ports";
 const SOCKETS: &str = "sockets";
-
-const LOAD: &str = "load the BPF program";
 
 /// A key of the map of ports, as the program has it.
 #[repr(C)]
@@ -47,9 +39,8 @@ pub(super) struct Loaded {
 
 impl Loaded {
     pub(super) fn attach(sockets: &[(Transport, BorrowedFd<'_>)]) -> Result<Self, KernelError> {
-        let Program { program, mut maps } = load()?;
-        let mut take = |name| maps.remove(name).ok_or_else(|| malformed(format!("it has no map {name}")));
-        let (ports, slots) = (take(PORTS)?, take(SOCKETS)?);
+        let mut object = load()?;
+        let (program, ports, slots) = (object.program(PROGRAM)?, object.map(PORTS)?, object.map(SOCKETS)?);
         for (transport, socket) in sockets {
             let address = socket::local_address(socket).doing("read the address of", "a socket")?;
             let slot = match transport {
@@ -59,7 +50,8 @@ impl Loaded {
             call::put(slots.as_fd(), &slot, &socket.as_raw_fd()).doing("steer ports to", address)?;
         }
         let netns = File::open("/proc/thread-self/ns/net").doing("open", "the network namespace")?;
-        let link = call::link(program.as_fd(), netns.as_fd()).doing("attach the BPF program", PROGRAM)?;
+        let link = call::link(program.as_fd(), call::SK_LOOKUP, netns.as_fd())
+            .doing("attach the BPF program", PROGRAM)?;
         Ok(Self { link, ports })
     }
 
@@ -84,43 +76,8 @@ pub(super) fn probe() -> Result<(), KernelError> {
     load().map(|_| ())
 }
 
-struct Program {
-    program: OwnedFd,
-    maps: HashMap<String, OwnedFd>,
-}
-
-fn load() -> Result<Program, KernelError> {
-    let mut object = Object::parse(&OBJECT.0).map_err(|error| malformed(error.to_string()))?;
-    let mut maps = HashMap::new();
-    for (name, map) in &object.maps {
-        let mut new = NewMap {
-            kind: map.map_type(),
-            key_size: map.key_size(),
-            value_size: map.value_size(),
-            max_entries: map.max_entries(),
-            flags: map.map_flags(),
-            ..NewMap::default()
-        };
-        // The last byte stays the end of the text.
-        for (to, from) in new.name[..15].iter_mut().zip(name.bytes()) {
-            *to = from;
-        }
-        maps.insert(name.clone(), call::create_map(&new).doing("make the BPF map", name)?);
-    }
-    let sections = object.functions.keys().map(|(section, _)| *section).collect();
-    let known = object.maps.clone();
-    let known = known.iter().filter_map(|(name, map)| Some((&**name, maps.get(name)?.as_raw_fd(), map)));
-    object.relocate_maps(known, &sections).map_err(|error| malformed(error.to_string()))?;
-    object.relocate_calls(&sections).map_err(|error| malformed(error.to_string()))?;
-    let program = object.programs.get(PROGRAM);
-    let code = program.and_then(|program| object.functions.get(&program.function_key()));
-    let code = code.ok_or_else(|| malformed("the program is missing"))?;
-    let program = call::load_program(&code.instructions, &object.license).doing(LOAD, PROGRAM)?;
-    Ok(Program { program, maps })
-}
-
-fn malformed(cause: impl Into<String>) -> KernelError {
-    KernelError::new(LOAD, PROGRAM, io::Error::new(io::ErrorKind::InvalidData, cause.into()))
+fn load() -> Result<Object, KernelError> {
+    Object::load(&OBJECT.0, &[(PROGRAM, call::SK_LOOKUP)])
 }
 
 impl From<Steered> for Key {
