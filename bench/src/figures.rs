@@ -11,6 +11,7 @@ pub(crate) const NETD_TPROXY: Name = "netd, tproxy";
 pub(crate) const DIRECT: Name = "direct";
 pub(crate) const PLAIN_BRIDGE: Name = "plain bridge";
 pub(crate) const PLAIN_VXLAN: Name = "plain VXLAN";
+pub(crate) const KERNEL_MESH: Name = "nft DNAT + VXLAN";
 /// netd's network with a way out of the host, where the other has none.
 pub(crate) const NETD_WAY_OUT: Name = "netd, way out";
 
@@ -157,6 +158,10 @@ pub(crate) const FIGURES: &[Figure] = &[
     against("O1", "overlay-requests", "two nodes, overlay, keep-alive requests, 64 connections", "1/s", PLAIN_VXLAN, &[LeastOf(PLAIN_VXLAN, 1.0)]),
     against("O1", "overlay-connections", "two nodes, overlay, new connection per request, 64", "1/s", PLAIN_VXLAN, &[LeastOf(PLAIN_VXLAN, 1.0)]),
     against("O1", "overlay-udp", "two nodes, overlay, UDP, 64 flows x 1 outstanding", "1/s", PLAIN_VXLAN, &[LeastOf(PLAIN_VXLAN, 1.0)]),
+    against("", "mesh-bulk", "a port of a node without backends, bulk, 1 stream", "Gbit/s", KERNEL_MESH, &[]),
+    against("", "mesh-requests", "a port of a node without backends, keep-alive requests, 64 connections", "1/s", KERNEL_MESH, &[]),
+    against("", "mesh-connections", "a port of a node without backends, new connection per request, 64", "1/s", KERNEL_MESH, &[]),
+    against("", "mesh-udp", "a port of a node without backends, UDP, 64 flows x 1 outstanding", "1/s", KERNEL_MESH, &[]),
     against("N1", "dns-local", "DNS, local names (dnsperf, 8 clients)", "1/s", "dnsmasq", &[LeastOf("dnsmasq", 1.4), LeastOf("aardvark-dns", 18.0)]),
     plain("N1", "dns-lost", "DNS, local names, unanswered or failed", "%", &[Most(0.0)]),
     against("N2", "dns-one", "DNS, one client one outstanding", "1/s", "dnsmasq", &[LeastOf("dnsmasq", 3.0)]),

@@ -58,6 +58,8 @@ enum Subject {
     EastWest,
     /// Container to container on two nodes (O1)
     Overlay,
+    /// A port of a node without backends
+    Mesh,
     /// A bound port beside steered ones: sk_lookup, tproxy
     Steer,
     /// The DNS server (N1 to N3)
@@ -89,11 +91,12 @@ fn bench(lab: &Lab, arguments: &Arguments) -> Result<()> {
     let plan = Plan { rounds: usize::try_from(rounds)?, seconds, only: arguments.only.clone() };
     let facts = Facts::gather(&plan);
     let mut results = Results::default();
-    let scenarios: [(Subject, Scenario); 7] = [
+    let scenarios: [(Subject, Scenario); 8] = [
         (Subject::Publish, scenario::publish::run),
         (Subject::Udp, scenario::udp::run),
         (Subject::EastWest, scenario::east_west::run),
         (Subject::Overlay, scenario::overlay::run),
+        (Subject::Mesh, scenario::mesh::run),
         (Subject::Steer, scenario::steer::run),
         (Subject::Dns, scenario::dns::run),
         (Subject::Attach, scenario::attach::run),

@@ -4,6 +4,7 @@
 pub(crate) mod attach;
 pub(crate) mod dns;
 pub(crate) mod east_west;
+pub(crate) mod mesh;
 pub(crate) mod overlay;
 pub(crate) mod pair;
 pub(crate) mod publish;

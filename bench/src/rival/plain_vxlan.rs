@@ -1,11 +1,15 @@
 //! Two nodes whose containers are joined as flannel joins them: a bridge and a VXLAN device each, told once and for all
-//! where every container is; nothing learns and nothing is flooded.
+//! where every container is; nothing learns and nothing is flooded. And a published port of the one that leads to the
+//! container of the other, as kernels do it: DNAT there, the sender's address replaced so that answers come back.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::Result;
-use netd_tests::{Host, Lab};
+use netd_tests::{Host, Lab, Place};
 
+use crate::programs::{BULK, ECHO, HTTP};
+use crate::rival::program;
 use crate::scenario::pair::Pair;
 use crate::site;
 
@@ -23,6 +27,46 @@ pub(crate) fn pair(lab: &Lab) -> Result<Pair> {
     two.knows(&one)?;
     let (client, server, address) = (one.container.place, two.container.place, two.address.into());
     Ok(Pair { name: crate::figures::PLAIN_VXLAN, client, server, address })
+}
+
+/// The first node's ports lead to the second node's container; the client sees the node alone.
+pub(crate) fn mesh(lab: &Lab, client: &Place) -> Result<Pair> {
+    program("nft", "nftables")?;
+    let (one, two) = (side(lab, 3, "02:00:0a:53:00:03")?, side(lab, 4, "02:00:0a:53:00:04")?);
+    one.knows(&two)?;
+    two.knows(&one)?;
+    // The node itself is on the bridge, as the source of what it forwards.
+    let (gateway, mac) = (Ipv4Addr::new(10, 84, 0, 101), "02:00:0a:53:00:65");
+    let link = format!(
+        "link set box0 address {mac}
+         addr add {gateway}/24 dev box0
+         neigh add {} lladdr {} dev box0 nud permanent",
+        two.address, two.mac
+    );
+    site::batch(&one.node, &link)?;
+    two.node.sh(&format!("bridge fdb add {mac} dev vx0 dst {} self permanent", one.node.v4))?;
+    two.node.sh(&format!("bridge fdb add {mac} dev vx0 master static"))?;
+    site::batch(&two.container, &format!("neigh add {gateway} lladdr {mac} dev box nud permanent"))?;
+    site::set(&one.node, "net/ipv4/ip_forward", "1")?;
+    let rules = format!(
+        "table ip rival {{
+           chain prerouting {{ type nat hook prerouting priority dstnat; policy accept;
+             ip daddr {} meta l4proto {{ tcp, udp }} th dport {{ {HTTP}, {BULK}, {ECHO} }} dnat to {}
+           }}
+           chain postrouting {{ type nat hook postrouting priority srcnat; policy accept;
+             ip daddr {} masquerade
+           }}
+         }}",
+        one.node.v4, two.address, two.address
+    );
+    one.node.run_with("nft -f -", rules.as_bytes(), Duration::from_secs(10))?.success()?;
+    let address = one.node.v4.into();
+    Ok(Pair {
+        name: crate::figures::KERNEL_MESH,
+        client: client.clone(),
+        server: two.container.place,
+        address,
+    })
 }
 
 fn side(lab: &Lab, number: u8, mac: &'static str) -> Result<Side> {
