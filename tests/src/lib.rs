@@ -16,6 +16,7 @@ pub mod host;
 pub mod http;
 pub mod lab;
 pub mod load;
+pub mod page;
 pub mod place;
 pub mod proxy_header;
 pub mod query;
