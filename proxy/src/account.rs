@@ -1,15 +1,18 @@
 //! What one connection did, kept from accept to close and told once: live in the counters, and as one access event when
 //! it ends. The tracker is consumed by the telling, so no connection is told twice or forgotten.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::info;
 
 use crate::gate::Pass;
+use crate::hop::Guest;
 use crate::metrics::Failure;
 use crate::snapshot::{ListenerHandle, Occupied};
+use crate::source;
+use crate::table::ProxyProtocol;
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +44,10 @@ impl Ending {
 pub(crate) struct Account {
     pub(crate) listener: Arc<ListenerHandle>,
     pub(crate) client: SocketAddr,
-    /// The port that the client asked for.
-    port: u16,
+    /// What it asked for, where that had to be known to find the listener.
+    asked: Option<SocketAddr>,
+    /// What another node's header said, if one has sent the connection.
+    pub(crate) guest: Option<Box<Guest>>,
     started: Instant,
     backend: Option<Occupied>,
     to_backend: u64,
@@ -55,23 +60,73 @@ impl Account {
     pub(crate) fn open(
         listener: Arc<ListenerHandle>,
         client: SocketAddr,
-        port: u16,
+        asked: Option<SocketAddr>,
         places: [Pass; 2],
     ) -> Self {
         listener.meters.opened();
         listener.service.meters.opened();
-        let started = Instant::now();
-        Self { listener, client, port, started, backend: None, to_backend: 0, to_client: 0, _places: places }
+        Self {
+            listener,
+            client,
+            asked,
+            guest: None,
+            started: Instant::now(),
+            backend: None,
+            to_backend: 0,
+            to_client: 0,
+            _places: places,
+        }
     }
 
-    /// The port of a backend that it is led to, if it is not the backend's own.
-    pub(crate) fn target(&self) -> Option<u16> {
-        self.listener.listener.target(self.port)
+    pub(crate) fn of_guest(
+        listener: Arc<ListenerHandle>,
+        client: SocketAddr,
+        places: [Pass; 2],
+        guest: Guest,
+    ) -> Self {
+        let asked = Some(guest.asked);
+        Self { guest: Some(Box::new(guest)), ..Self::open(listener, client, asked, places) }
+    }
+
+    /// What the client asked for; of an unconnected socket (its client has gone) what the listener is bound to.
+    pub(crate) fn asked(&self, client: &TcpStream) -> SocketAddr {
+        let bound = self.listener.listener.address;
+        self.asked.unwrap_or_else(|| client.local_addr().unwrap_or(bound))
+    }
+
+    /// The port of the backend, if it is not that of the backend's address.
+    pub(crate) fn target_port(&self) -> Option<u16> {
+        match &self.guest {
+            Some(guest) => Some(guest.target_port),
+            None => self.listener.listener.target(self.asked.map_or(0, |asked| asked.port())),
+        }
+    }
+
+    /// The header that the backend gets, if it is to be told of its client.
+    pub(crate) fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        match &self.guest {
+            Some(guest) => guest.proxy_protocol,
+            None => self.listener.listener.proxy_protocol,
+        }
+    }
+
+    /// Whether the backend is to see the client's address.
+    pub(crate) fn is_as_client(&self) -> bool {
+        match &self.guest {
+            Some(guest) => guest.as_client,
+            None => source::is_clients(&self.listener.listener.source, self.client),
+        }
     }
 
     pub(crate) fn retried(&self) {
         self.listener.meters.retried();
         self.listener.service.meters.retried();
+    }
+
+    /// The backend does not see its client's address, though it was to.
+    pub(crate) fn lost_address(&self) {
+        self.listener.meters.lost_address();
+        self.listener.service.meters.lost_address();
     }
 
     pub(crate) fn connected(&mut self, backend: Occupied, took: Duration) {

@@ -1,5 +1,8 @@
 //! Finding a backend that answers: one attempt after another, each with its own time, all before a byte of the client
 //! is read. So a backend that refuses or is silent costs a moment, never the connection.
+//!
+//! A backend of another node is tried through that node: an attempt is then a connection to its mesh address, and has
+//! succeeded when the node says so.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -9,8 +12,11 @@ use std::time::{Duration, Instant};
 use netd_sys::socket::{self, Connecting};
 
 use crate::account::Account;
+use crate::hop::{Node, Refusal};
 use crate::metrics::Failure;
 use crate::snapshot::{BackendHandle, Occupied, Pool};
+use crate::source;
+use crate::table::Place;
 use crate::worker::Kit;
 
 /// No connection tries more backends than this...
@@ -23,13 +29,22 @@ const PATIENCE: u32 = 3;
 pub(crate) struct Search {
     pool: Arc<Pool>,
     /// What is to be tried again, because there was no descriptor for it.
-    again: Option<(Arc<BackendHandle>, SocketAddr)>,
+    again: Option<Target>,
     /// The other family's address of the backend that was tried last.
-    other_family: Option<(Arc<BackendHandle>, SocketAddr)>,
+    other_family: Option<Target>,
     tried: [u16; ATTEMPTS],
     attempts: usize,
     give_up: Instant,
     last: Failure,
+}
+
+/// Where an attempt goes.
+#[derive(Clone, Debug)]
+struct Target {
+    backend: Arc<BackendHandle>,
+    address: SocketAddr,
+    /// Through whom, if the address is not the backend's own.
+    node: Option<Arc<Node>>,
 }
 
 /// Why a search has stopped.
@@ -46,6 +61,8 @@ pub(crate) enum Halt {
 pub(crate) struct Attempt {
     pub(crate) stream: TcpStream,
     pub(crate) backend: Occupied,
+    /// The node that is to lead to it.
+    pub(crate) node: Option<Arc<Node>>,
     pub(crate) started: Instant,
     /// When to stop waiting; `None` when it has succeeded already.
     pub(crate) until: Option<Instant>,
@@ -73,47 +90,80 @@ impl Search {
             if self.attempts > 0 && started >= self.give_up {
                 break;
             }
-            let Some((backend, address)) = self.candidate(account, kit) else { break };
-            match kit.reserve.spending(|| socket::connect(address)) {
+            let Some(target) = self.candidate(account, kit) else { break };
+            match kit.reserve.spending(|| target.connect(account)) {
                 Ok(Connecting { stream, done }) => {
-                    let until = (!done).then(|| started + self.pool.connect_timeout.min(A_DAY));
-                    return Ok(Attempt { stream, backend: backend.occupy(), started, until });
+                    let until = (!done).then(|| self.until(started));
+                    let Target { backend, node, .. } = target;
+                    return Ok(Attempt { stream, backend: backend.occupy(), node, started, until });
                 }
                 Err(error) => {
                     self.failed(&error);
                     if socket::no_descriptors(&error) {
-                        self.again = Some((backend, address));
+                        self.again = Some(target);
                         return Err(Halt::NoDescriptor);
                     }
+                    target.node.inspect(|node| node.failed(Refusal::Away));
                 }
             }
         }
         Err(Halt::Failed(self.last))
     }
 
+    /// How long to wait for what begins now.
+    pub(crate) fn until(&self, now: Instant) -> Instant {
+        now + self.pool.connect_timeout.min(A_DAY)
+    }
+
     /// The other family's address of the backend that has just refused, or the next backend: a program that listens
     /// on IPv4 only is reached from an IPv6 client all the same.
-    fn candidate(&mut self, account: &Account, kit: &mut Kit) -> Option<(Arc<BackendHandle>, SocketAddr)> {
+    fn candidate(&mut self, account: &Account, kit: &mut Kit) -> Option<Target> {
         if let Some(next) = self.again.take().or_else(|| self.other_family.take()) {
             return Some(next);
         }
         while self.attempts < ATTEMPTS {
-            let tried = &self.tried[..self.attempts];
-            let service = &account.listener.service;
-            let (index, backend) = service.pick(&self.pool, account.client, tried, kit.random())?;
-            if self.attempts > 0 {
-                account.retried();
-            }
-            self.tried[self.attempts] = index;
-            self.attempts += 1;
-            let [first, second] = backend.addresses(account.client.ip(), account.target());
-            self.other_family =
-                second.filter(|_| first.is_some()).map(|address| (Arc::clone(backend), address));
-            if let Some(address) = first.or(second) {
-                return Some((Arc::clone(backend), address));
+            let backend = self.pick(account, kit)?;
+            match backend.place {
+                // A guest never comes here: it is led to a backend of this node.
+                Place::Node { mesh } => {
+                    match kit.mesh.as_ref().and_then(|table| table.at(mesh)).cloned() {
+                        Some(node) => return Some(Target { backend, address: mesh, node: Some(node) }),
+                        // The node has died; its backends will have gone in a moment.
+                        None => self.last = Failure::Unreachable,
+                    }
+                }
+                Place::Here | Place::Elsewhere => {
+                    let [first, second] = backend.addresses(account.client.ip(), account.target_port());
+                    let target = |address| Target { backend: Arc::clone(&backend), address, node: None };
+                    self.other_family = second.filter(|_| first.is_some()).map(target);
+                    if let Some(address) = first.or(second) {
+                        return Some(target(address));
+                    }
+                }
             }
         }
         None
+    }
+
+    fn pick(&mut self, account: &Account, kit: &mut Kit) -> Option<Arc<BackendHandle>> {
+        if let Some(guest) = &account.guest {
+            self.attempts = ATTEMPTS;
+            return Some(Arc::clone(&guest.backend));
+        }
+        let tried = &self.tried[..self.attempts];
+        let service = &account.listener.service;
+        let (index, backend) = service.pick(&self.pool, account.client, tried, kit.random())?;
+        if self.attempts > 0 {
+            account.retried();
+        }
+        self.tried[self.attempts] = index;
+        self.attempts += 1;
+        Some(Arc::clone(backend))
+    }
+
+    /// The node that was asked says that there will be no backend.
+    pub(crate) fn refused(&mut self, why: Refusal) {
+        self.last = why.failure();
     }
 
     /// Remembers why an attempt came to nothing.
@@ -130,6 +180,20 @@ impl Search {
         self.last = Failure::Timeout;
         // Silence is of the machine, not of the family: the client has no time to hear it twice.
         self.other_family = None;
+    }
+}
+
+impl Target {
+    fn connect(&self, account: &Account) -> io::Result<Connecting> {
+        let wanted = self.node.is_none() && account.is_as_client();
+        let source = source::towards(account.client, self.address).filter(|_| wanted);
+        if let Some(source) = source {
+            if let Some(connecting) = socket::connect_as(source, self.address)? {
+                return Ok(connecting);
+            }
+            account.lost_address();
+        }
+        socket::connect(self.address)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The control side's own tables: what is wanted of each listener and service, and which steps lead the workers there.
 //! A change costs what it changes, however much else there is. Nothing here is seen by the data path but the handles.
 
+mod mesh;
+
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem;
@@ -14,14 +16,16 @@ use crate::gate::Gate;
 use crate::metrics::Meters;
 use crate::snapshot::{ListenerHandle, ServiceHandle};
 use crate::stats::{BackendStats, ListenerStats, ServiceStats, Stats};
-use crate::table::{Change, Funnel, FunnelId, Listener, ListenerId, Protocol, Service, ServiceId};
+use crate::table::{Change, Funnel, FunnelId, Listener, ListenerId, MESH_TCP, Protocol, Service, ServiceId};
 use crate::worker::{SharedSocket, Step};
+use mesh::WantedMesh;
 
 /// What is wanted at the moment.
 pub(crate) struct Control {
     services: HashMap<ServiceId, WantedService>,
     listeners: HashMap<ListenerId, WantedListener>,
     funnels: HashMap<FunnelId, Vec<SharedSocket>>,
+    mesh: Option<WantedMesh>,
     wakers: Arc<[Arc<Waker>]>,
 }
 
@@ -40,7 +44,13 @@ struct WantedListener {
 
 impl Control {
     pub(crate) fn new(wakers: Arc<[Arc<Waker>]>) -> Self {
-        Self { services: HashMap::new(), listeners: HashMap::new(), funnels: HashMap::new(), wakers }
+        Self {
+            services: HashMap::new(),
+            listeners: HashMap::new(),
+            funnels: HashMap::new(),
+            mesh: None,
+            wakers,
+        }
     }
 
     /// Whether `changes` can be made one after another. Nothing is changed.
@@ -52,7 +62,8 @@ impl Control {
         let mut made: HashMap<&str, bool> = HashMap::new();
         let mut opened: HashMap<&str, bool> = HashMap::new();
         let mut funnels: HashMap<&str, bool> = HashMap::new();
-        let no_sockets = |id| sockets.get(id).is_none_or(Vec::is_empty);
+        let mut mesh = self.mesh.is_some();
+        let no_sockets = |id: &str| sockets.get(id).is_none_or(Vec::is_empty);
         for change in changes {
             match change {
                 Change::PutService(service) => _ = made.insert(&service.id, true),
@@ -66,6 +77,13 @@ impl Control {
                     }
                 }
                 Change::DropFunnel { funnel } => _ = funnels.insert(funnel, false),
+                Change::PutMesh(_) => {
+                    if !mesh && no_sockets(MESH_TCP) {
+                        return Err(Error::NoMeshSocket);
+                    }
+                    mesh = true;
+                }
+                Change::DropMesh => mesh = false,
                 Change::PutListener(listener) => {
                     let known = self.services.get(&listener.service).is_some_and(|service| !service.dropped);
                     if !made.get(&*listener.service).copied().unwrap_or(known) {
@@ -115,10 +133,19 @@ impl Control {
                 self.put_funnel(&funnel, sockets, steps);
             }
             Change::DropFunnel { funnel } => self.drop_funnel(&funnel, steps),
+            Change::PutMesh(mesh) => self.put_mesh(&mesh, sockets, steps),
+            Change::DropMesh => self.drop_mesh(steps),
         }
     }
 
     fn put_service(&mut self, service: &Service, steps: &mut [Vec<Step>]) {
+        self.make_service(service, steps);
+        if let Some(wanted) = self.services.get(&service.id) {
+            self.reach(&wanted.handle, steps);
+        }
+    }
+
+    fn make_service(&mut self, service: &Service, steps: &mut [Vec<Step>]) {
         match self.services.get_mut(&service.id) {
             Some(wanted) if wanted.handle.label == service.label => {
                 wanted.dropped = false;
@@ -152,6 +179,7 @@ impl Control {
         wanted.dropped = true;
         wanted.handle.empty();
         announce(&wanted.handle, steps);
+        self.unreach(id, steps);
         self.forget_unused(id);
     }
 
@@ -233,6 +261,9 @@ impl Control {
         let id = Arc::from(id);
         self.drop_listener(&id, steps);
         self.drop_funnel(&id, steps);
+        if &*id == MESH_TCP {
+            self.drop_mesh(steps);
+        }
     }
 
     fn unlead(&mut self, service: &ServiceId) {
@@ -252,13 +283,15 @@ impl Control {
     pub(crate) fn close_sockets(&mut self) {
         self.listeners.values_mut().for_each(|wanted| wanted.sockets.clear());
         self.funnels.values_mut().for_each(Vec::clear);
+        self.mesh.iter_mut().for_each(WantedMesh::close_sockets);
     }
 
     /// Of listeners that have their own, and of funnels.
-    pub(crate) fn sockets(&self) -> impl Iterator<Item = (&ListenerId, &[Arc<OwnedFd>])> {
-        let listeners = self.listeners.iter().map(|(id, wanted)| (id, &*wanted.sockets));
-        let funnels = self.funnels.iter().map(|(id, sockets)| (id, &**sockets));
-        listeners.chain(funnels).filter(|(_, sockets)| !sockets.is_empty())
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = (ListenerId, &[Arc<OwnedFd>])> {
+        let listeners = self.listeners.iter().map(|(id, wanted)| (Arc::clone(id), &*wanted.sockets));
+        let funnels = self.funnels.iter().map(|(id, sockets)| (Arc::clone(id), &**sockets));
+        let mesh = self.mesh.iter().flat_map(WantedMesh::sockets);
+        listeners.chain(funnels).chain(mesh).filter(|(_, sockets)| !sockets.is_empty())
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -280,7 +313,8 @@ impl Control {
                 .map(|(id, open)| BackendStats { backend: Arc::clone(id), open })
                 .collect(),
         });
-        Stats { listeners: listeners.collect(), services: services.collect() }
+        let mesh = self.mesh.as_ref().map(WantedMesh::stats);
+        Stats { listeners: listeners.collect(), services: services.collect(), mesh }
     }
 }
 

@@ -12,6 +12,8 @@ pub enum Error {
     UnknownFunnel { listener: ListenerId, funnel: FunnelId },
     #[error("listener {listener} is new and came without a socket")]
     NoSocket { listener: ListenerId },
+    #[error("the mesh is new and came without a socket")]
+    NoMeshSocket,
     #[error("cannot wait for connections of listener {listener}")]
     Refused { listener: ListenerId, source: io::Error },
     #[error("the proxy's workers did not answer in time; the change may still happen")]

@@ -2,10 +2,12 @@
 //! the reserve; and the tokens that tell whose descriptor an event is about.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use netd_sys::poll::Poller;
 
+use crate::hop::Mesh;
 use crate::peers::Peers;
 use crate::pipe_pool::PipePool;
 use crate::policy::mix;
@@ -23,6 +25,8 @@ pub(crate) struct Kit {
     pub(crate) pipes: PipePool,
     pub(crate) reserve: Reserve,
     pub(crate) peers: Peers,
+    /// The other nodes, while there are any.
+    pub(crate) mesh: Option<Arc<Mesh>>,
     random: u64,
 }
 
@@ -38,6 +42,7 @@ impl Kit {
             pipes: PipePool::new(pipe_budget),
             reserve: Reserve::default(),
             peers,
+            mesh: None,
             random: seed,
         }
     }
@@ -89,6 +94,8 @@ pub(crate) enum Kind {
     Descriptors,
     Drain,
     Waiting,
+    /// A connection of another node whose header is not whole yet.
+    Arrival(SessionId),
 }
 
 /// The two legs of a session.
@@ -118,7 +125,11 @@ impl Token {
             Side::Client => 2,
             Side::Backend => 3,
         };
-        Self::of(kind, u64::from(id.generation) << 32 | u64::from(id.index))
+        Self::of(kind, id.number())
+    }
+
+    pub(crate) fn arrival(id: SessionId) -> Self {
+        Self::of(8, id.number())
     }
 
     /// For the datagram side; `number` is below 2^60 and comes back in `Datagrams::ready`.
@@ -132,8 +143,7 @@ impl Token {
 
     pub(crate) fn kind(self) -> Kind {
         let number = self.0 & Self::NUMBER;
-        // The halves of the number, as session() joined them.
-        let id = || SessionId { index: number as u32, generation: (number >> 32) as u32 };
+        let id = || SessionId::from_number(number);
         match self.0 >> Self::NUMBER_BITS {
             1 => Kind::Door(number),
             2 => Kind::Session(id(), Side::Client),
@@ -142,6 +152,7 @@ impl Token {
             5 => Kind::Descriptors,
             6 => Kind::Drain,
             7 => Kind::Waiting,
+            8 => Kind::Arrival(id()),
             _ => Kind::Waker,
         }
     }
@@ -170,6 +181,7 @@ mod tests {
         for side in [Side::Client, Side::Backend] {
             assert_eq!(Token::session(id, side).kind(), Kind::Session(id, side));
         }
+        assert_eq!(Token::arrival(id).kind(), Kind::Arrival(id));
         assert_eq!(Token::door((1 << 60) - 1).kind(), Kind::Door((1 << 60) - 1));
         assert_eq!(Token::from(Token::datagrams(77)).kind(), Kind::Datagrams(77));
         assert_eq!(Token::WAKER.kind(), Kind::Waker);

@@ -3,6 +3,7 @@
 //! A connection: listener -> session -> policy.pick -> connect (retry on the next backend) -> relay -> account.
 //! A listener has sockets of its own, or its clients come through a funnel, which tells them apart by what they ask for.
 //! A datagram: udp (batch in) -> flows (pure) -> policy.pick for new flows -> udp (batch out).
+//! A backend of another node: session -> hop -> that node's data plane, which does the rest (see `hop`).
 //! A change: `Proxy::apply` -> control (tables, handles) -> each worker's queue -> acknowledged by all.
 
 mod account;
@@ -10,6 +11,7 @@ mod connect;
 mod control;
 mod error;
 mod gate;
+mod hop;
 mod kit;
 mod listener;
 mod metrics;
@@ -23,6 +25,7 @@ mod reserve;
 mod routes;
 mod session;
 mod snapshot;
+mod source;
 mod spin;
 mod stats;
 mod worker;
@@ -32,7 +35,10 @@ pub mod table;
 pub mod udp;
 
 pub use error::Error;
+#[cfg(any(test, fuzzing))]
+pub use hop::hostile;
+pub use hop::{HopCounts, Refusal};
 pub use metrics::{CONNECT_BOUNDS, Counts, Failure};
 pub use proxy::{Config, Proxy};
-pub use stats::{BackendStats, ListenerStats, ServiceStats, Stats};
+pub use stats::{BackendStats, ListenerStats, MeshStats, NodeStats, ServiceStats, Stats};
 pub use worker::Drained;

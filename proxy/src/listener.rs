@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpStream;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use netd_sys::poll::Interest;
@@ -22,7 +22,7 @@ use crate::peers::Handed;
 use crate::routes::Routes;
 use crate::session::Sessions;
 use crate::snapshot::ListenerHandle;
-use crate::table::{FunnelId, ListenerId};
+use crate::table::{FunnelId, ListenerId, MESH_TCP};
 use crate::worker::{Kit, SharedSocket, Token};
 
 /// The doors of one worker.
@@ -58,6 +58,8 @@ enum Behind {
     One(Arc<ListenerHandle>),
     /// Whoever the client asks for.
     Many(FunnelId),
+    /// Whoever another node asks for.
+    Nodes,
 }
 
 /// Connections that one door takes in one turn; then others have theirs.
@@ -124,6 +126,15 @@ impl Doors {
         interest: Interest,
     ) -> io::Result<()> {
         self.make(kit, Arc::clone(funnel), Behind::Many(Arc::clone(funnel)), socket, interest)
+    }
+
+    /// Makes a door for other nodes.
+    pub(crate) fn put_mesh(&mut self, kit: &Kit, socket: SharedSocket, interest: Interest) -> io::Result<()> {
+        self.make(kit, MESH_TCP.into(), Behind::Nodes, socket, interest)
+    }
+
+    pub(crate) fn drop_mesh(&mut self, kit: &Kit) {
+        self.close(kit, MESH_TCP);
     }
 
     fn make(
@@ -269,17 +280,23 @@ impl Door {
             }
         };
         kit.reserve.recovered();
-        let asked_for = match &self.behind {
-            Behind::One(handle) => Some((Arc::clone(handle), handle.listener.address.port())),
-            Behind::Many(funnel) => asked_for(&stream, funnels.get(funnel)),
+        let (asked, found) = match &self.behind {
+            Behind::One(handle) => (None, Some(Arc::clone(handle))),
+            Behind::Many(funnel) => {
+                let asked = stream.local_addr().ok();
+                (asked, asked.and_then(|asked| asked_for(asked, funnels.get(funnel))))
+            }
+            Behind::Nodes => {
+                sessions.admit(kit, stream, client, places.process);
+                return Taken::One;
+            }
         };
         // Nobody is there under what it asked for, or there is no room: the client is told at once.
-        let found = asked_for.and_then(|(handle, port)| Some((places.at(handle)?, port)));
-        let Some(((handle, places), port)) = found else {
+        let Some((handle, places)) = found.and_then(|handle| places.at(handle)) else {
             socket::reset(stream);
             return Taken::Lost;
         };
-        let account = Account::open(handle, client, port, places);
+        let account = Account::open(handle, client, asked, places);
         match kit.peers.lighter(sessions.len()) {
             Some(peer) => peer.hand(Handed { stream, account, spare: kit.reserve.give() }),
             None => sessions.open(kit, stream, account),
@@ -327,6 +344,7 @@ impl Behind {
         match self {
             Self::One(handle) => &handle.listener.id,
             Self::Many(funnel) => funnel,
+            Self::Nodes => MESH_TCP,
         }
     }
 
@@ -334,7 +352,7 @@ impl Behind {
     fn gate(&self) -> Option<&Arc<Gate>> {
         match self {
             Self::One(handle) => Some(&handle.gate),
-            Self::Many(_) => None,
+            Self::Many(_) | Self::Nodes => None,
         }
     }
 }
@@ -363,14 +381,8 @@ fn refuse(handle: &ListenerHandle) {
     handle.service.meters.failed(Failure::Limit);
 }
 
-/// Who is there under what the client asked for, and the port it asked for.
-fn asked_for(
-    stream: &TcpStream,
-    routes: Option<&Routes<Arc<ListenerHandle>>>,
-) -> Option<(Arc<ListenerHandle>, u16)> {
-    let asked = stream.local_addr().ok()?;
-    let handle = routes?.find(asked.ip(), asked.port())?;
-    Some((Arc::clone(handle), asked.port()))
+fn asked_for(asked: SocketAddr, routes: Option<&Routes<Arc<ListenerHandle>>>) -> Option<Arc<ListenerHandle>> {
+    routes?.find(asked.ip(), asked.port()).cloned()
 }
 
 type Funnels = HashMap<FunnelId, Routes<Arc<ListenerHandle>>>;

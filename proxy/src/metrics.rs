@@ -44,6 +44,7 @@ pub(crate) struct Meters {
     open: AtomicI64,
     failed: [AtomicU64; Failure::ALL.len()],
     retries: AtomicU64,
+    address_lost: AtomicU64,
     to_backend: AtomicU64,
     to_client: AtomicU64,
     connect: [AtomicU64; CONNECT_BOUNDS.len() + 1],
@@ -70,6 +71,11 @@ impl Meters {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A backend was to see its client's address, and sees ours.
+    pub(crate) fn lost_address(&self) {
+        self.address_lost.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn moved_to_backend(&self, bytes: u64) {
         self.to_backend.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -94,6 +100,7 @@ impl Meters {
             open: u64::try_from(self.open.load(Ordering::Relaxed)).unwrap_or(0),
             failed: self.failed.each_ref().map(load),
             retries: load(&self.retries),
+            address_lost: load(&self.address_lost),
             bytes_to_backend: load(&self.to_backend),
             bytes_to_client: load(&self.to_client),
             connect: self.connect.each_ref().map(load),
@@ -113,6 +120,8 @@ pub struct Counts {
     pub failed: [u64; Failure::ALL.len()],
     /// Attempts after the first of a connection.
     pub retries: u64,
+    /// Backends that were to see their client's address and did not, because the kernel would not have it.
+    pub address_lost: u64,
     pub bytes_to_backend: u64,
     pub bytes_to_client: u64,
     /// Successful connects by [`CONNECT_BOUNDS`], not cumulative; the last is for what took longer.

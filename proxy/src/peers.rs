@@ -124,7 +124,7 @@ mod tests {
         let service = Arc::new(ServiceHandle::new(&service));
         let handle = Arc::new(ListenerHandle { listener, service, meters: Arc::default(), gate });
         let stream = TcpStream::connect(address).unwrap();
-        Handed { stream, account: Account::open(handle, address, address.port(), places), spare: None }
+        Handed { stream, account: Account::open(handle, address, None, places), spare: None }
     }
 
     #[test]

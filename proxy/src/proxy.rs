@@ -132,7 +132,7 @@ impl Proxy {
             .sockets()
             .map(|(id, sockets)| {
                 let copies = sockets.iter().map(|socket| socket.try_clone()).collect::<io::Result<_>>()?;
-                Ok((Arc::clone(id), copies))
+                Ok((id, copies))
             })
             .collect()
     }

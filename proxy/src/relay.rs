@@ -35,6 +35,11 @@ impl Leg {
         Self { stream, readable: false, writable: true, read_to_the_end: false }
     }
 
+    /// Something was read past the relay: whether there is more is not known.
+    pub(crate) fn may_hold_more(&mut self) {
+        self.readable = true;
+    }
+
     pub(crate) fn learn(&mut self, event: Event) {
         self.readable |= event.readable();
         self.writable |= event.writable();

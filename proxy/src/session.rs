@@ -2,7 +2,9 @@
 //! the account. Sessions of a worker live in one slab; an event finds its session by the number in its token, and a
 //! number that was used again is told apart by its generation.
 
-use std::net::TcpStream;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netd_sys::poll::{Event, Interest};
@@ -11,6 +13,8 @@ use slab::Slab;
 
 use crate::account::{Account, Ending};
 use crate::connect::{Attempt, Halt, Search};
+use crate::gate::Pass;
+use crate::hop::{self, Arrivals, Come, Node, Refusal, Status};
 use crate::metrics::Failure;
 use crate::proxy_protocol;
 use crate::relay::{Broken, Direction, Leg, Tools};
@@ -25,6 +29,8 @@ pub(crate) struct Sessions {
     /// Those whose turn ended before their work did.
     busy: Vec<usize>,
     waiting: Vec<Waiting>,
+    /// Connections of other nodes that have not said yet what they want.
+    pub(crate) arrivals: Arrivals,
 }
 
 /// A client for whose backend there was no descriptor: the one held back for it was taken by another thread between
@@ -59,6 +65,10 @@ struct Session {
 struct Connecting {
     search: Search,
     backend: Occupied,
+    /// The node that is to lead to it: what is connected to is that node.
+    node: Option<Arc<Node>>,
+    /// It has been told what is wanted.
+    told: bool,
     started: Instant,
     until: Option<Instant>,
 }
@@ -81,7 +91,7 @@ enum Verdict {
 
 impl Sessions {
     pub(crate) fn len(&self) -> usize {
-        self.slab.len() + self.waiting.len()
+        self.slab.len() + self.waiting.len() + self.arrivals.len()
     }
 
     pub(crate) fn has_busy(&self) -> bool {
@@ -92,6 +102,20 @@ impl Sessions {
     pub(crate) fn open(&mut self, kit: &mut Kit, client: TcpStream, account: Account) {
         let search = Search::new(&account, Instant::now());
         self.search(kit, Waiting { client, search, account });
+    }
+
+    /// Begins with a connection of another node that was just accepted.
+    pub(crate) fn admit(&mut self, kit: &mut Kit, stream: TcpStream, from: SocketAddr, place: Pass) {
+        if let Some(Come { stream, account }) = self.arrivals.admit(kit, stream, from, place) {
+            self.open(kit, stream, account);
+        }
+    }
+
+    /// Such a connection says more.
+    pub(crate) fn arriving(&mut self, kit: &mut Kit, id: SessionId) {
+        if let Some(Come { stream, account }) = self.arrivals.ready(kit, id) {
+            self.open(kit, stream, account);
+        }
     }
 
     fn search(&mut self, kit: &mut Kit, mut waiting: Waiting) {
@@ -128,8 +152,7 @@ impl Sessions {
             Side::Backend => session.backend.learn(event),
         }
         let verdict = if session.connecting.is_some() {
-            // Until its end is known a connecting socket is neither writable nor hung up.
-            if event.writable() { session.connect_ended(kit) } else { Verdict::Wait }
+            session.attempt_ready(kit, event)
         } else {
             session.relay_or_break(kit, side, event)
         };
@@ -156,6 +179,7 @@ impl Sessions {
     /// Resets all connections that are left; how many.
     pub(crate) fn cut_all(&mut self, kit: &mut Kit) -> usize {
         let cut = self.len();
+        self.arrivals.cut_all(kit);
         std::mem::take(&mut self.waiting).into_iter().for_each(|waiting| waiting.end(Ending::Cut));
         let sessions = std::mem::take(&mut self.slab);
         sessions.into_iter().for_each(|(_, session)| session.end(kit, Ending::Cut));
@@ -189,23 +213,59 @@ impl Sessions {
 impl SessionId {
     /// Generations fit the token beside an index.
     pub(crate) const GENERATIONS: u32 = (1 << 27) - 1;
+
+    pub(crate) fn number(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    pub(crate) fn from_number(number: u64) -> Self {
+        // The halves, as number() joined them.
+        Self { index: number as u32, generation: (number >> 32) as u32 }
+    }
 }
 
 impl Waiting {
     fn end(self, ending: Ending) {
-        socket::reset(self.client);
+        break_off(self.client, &self.account, ending);
         self.account.close(ending);
+    }
+}
+
+/// Lets a client know that there is no more: by a reset or, if it is another node that waits for an answer, by that.
+fn break_off(client: TcpStream, account: &Account, ending: Ending) {
+    match (&account.guest, ending) {
+        (Some(guest), Ending::Failed(failure)) => {
+            // Fails when the node has gone, and then there is nobody to tell.
+            let _ = (&client).write(&[guest.failed(failure).byte()]);
+        }
+        _ => socket::reset(client),
+    }
+}
+
+impl Connecting {
+    fn cancel(&mut self, kit: &mut Kit, id: SessionId) {
+        if let Some(until) = self.until.take() {
+            kit.timers.cancel(until, Token::session(id, Side::Backend));
+        }
+    }
+
+    fn node_failed(&self, why: Refusal) {
+        if let Some(node) = &self.node {
+            node.failed(why);
+        }
     }
 }
 
 impl Session {
     fn new(id: SessionId, Waiting { client, search, account }: Waiting, attempt: Attempt) -> Self {
-        let Attempt { stream, backend, started, until } = attempt;
+        let Attempt { stream, backend, node, started, until } = attempt;
+        // Another node says nothing before it has been answered.
+        let client = if account.guest.is_some() { Leg::silent(client) } else { Leg::unknown(client) };
         Self {
             id,
-            client: Leg::unknown(client),
+            client,
             backend: Leg::silent(stream),
-            connecting: Some(Box::new(Connecting { search, backend, started, until })),
+            connecting: Some(Box::new(Connecting { search, backend, node, told: false, started, until })),
             to_backend: Direction::default(),
             to_client: Direction::default(),
             account,
@@ -229,16 +289,24 @@ impl Session {
         }
     }
 
+    fn attempt_ready(&mut self, kit: &mut Kit, event: Event) -> Verdict {
+        let told = self.connecting.as_ref().is_some_and(|connecting| connecting.told);
+        if told {
+            return if event.readable() { self.node_answered(kit) } else { Verdict::Wait };
+        }
+        // Until its end is known a connecting socket is neither writable nor hung up.
+        if event.writable() { self.connect_ended(kit) } else { Verdict::Wait }
+    }
+
     fn connect_ended(&mut self, kit: &mut Kit) -> Verdict {
         let outcome = self.backend.stream.take_error();
         let Some(connecting) = &mut self.connecting else { return Verdict::Wait };
-        if let Some(until) = connecting.until {
-            kit.timers.cancel(until, Token::session(self.id, Side::Backend));
-        }
+        connecting.cancel(kit, self.id);
         match outcome {
             Ok(None) => self.connected(kit),
             Ok(Some(error)) | Err(error) => {
                 connecting.search.failed(&error);
+                connecting.node_failed(Refusal::Away);
                 self.next_attempt(kit)
             }
         }
@@ -249,6 +317,54 @@ impl Session {
             None => Verdict::Wait,
             Some(connecting) => {
                 connecting.search.timed_out();
+                connecting.node_failed(Refusal::Away);
+                self.next_attempt(kit)
+            }
+        }
+    }
+
+    /// Tells the node that was reached which backend is meant. It answers in the time that another connect would have.
+    fn tell_node(&mut self, kit: &mut Kit) -> Verdict {
+        let Some(connecting) = &mut self.connecting else { return Verdict::Wait };
+        let asked = self.account.asked(&self.client.stream);
+        let backend = &connecting.backend.backend;
+        let header = hop::header(kit.mesh.as_deref(), &self.account, backend, asked);
+        // It fits into the empty buffer of a new connection.
+        let written = (&self.backend.stream).write(&header).unwrap_or_default();
+        if header.is_empty() || written < header.len() {
+            connecting.search.refused(Refusal::Away);
+            connecting.node_failed(Refusal::Away);
+            return self.next_attempt(kit);
+        }
+        connecting.told = true;
+        let until = connecting.search.until(kit.now);
+        connecting.until = Some(until);
+        kit.timers.set(until, Token::session(self.id, Side::Backend));
+        Verdict::Wait
+    }
+
+    fn node_answered(&mut self, kit: &mut Kit) -> Verdict {
+        let mut status = [0];
+        let heard = (&self.backend.stream).read(&mut status);
+        let Some(connecting) = &mut self.connecting else { return Verdict::Wait };
+        let why = match heard {
+            Ok(1..) => Refusal::of(Status::from_byte(status[0])),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Verdict::Wait;
+            }
+            Ok(0) | Err(_) => Some(Refusal::Away),
+        };
+        connecting.cancel(kit, self.id);
+        match why {
+            None => {
+                if let Some(node) = &connecting.node {
+                    node.to.opened();
+                }
+                self.begin(kit)
+            }
+            Some(why) => {
+                connecting.search.refused(why);
+                connecting.node_failed(why);
                 self.next_attempt(kit)
             }
         }
@@ -259,12 +375,12 @@ impl Session {
         match connecting.search.next(&self.account, kit) {
             Err(Halt::Failed(failure)) => Verdict::Over(Ending::Failed(failure)),
             Err(Halt::NoDescriptor) => Verdict::SearchLater,
-            Ok(attempt) => {
+            Ok(Attempt { stream, backend, node, started, until }) => {
                 // Dropping the old socket closes it and takes it out of the poller.
-                self.backend = Leg::silent(attempt.stream);
-                connecting.backend = attempt.backend;
-                connecting.started = attempt.started;
-                connecting.until = attempt.until;
+                self.backend = Leg::silent(stream);
+                let told = false;
+                (connecting.backend, connecting.node, connecting.told) = (backend, node, told);
+                (connecting.started, connecting.until) = (started, until);
                 self.attempt(kit)
             }
         }
@@ -277,14 +393,27 @@ impl Session {
     }
 
     fn connected(&mut self, kit: &mut Kit) -> Verdict {
+        let through_node = self.connecting.as_ref().is_some_and(|connecting| connecting.node.is_some());
+        if through_node { self.tell_node(kit) } else { self.begin(kit) }
+    }
+
+    /// The way to the backend is open.
+    fn begin(&mut self, kit: &mut Kit) -> Verdict {
         let Some(connecting) = self.connecting.take() else { return Verdict::Wait };
         self.account.connected(connecting.backend, connecting.started.elapsed());
-        if let Some(version) = self.account.listener.listener.proxy_protocol {
-            // What the client reached; of an unconnected socket (its client has gone) what the listener is bound to.
-            let bound = self.account.listener.listener.address;
-            let local = self.client.stream.local_addr().unwrap_or(bound);
-            let header = proxy_protocol::header(version, self.account.client, local);
+        if let Some(guest) = &self.account.guest {
+            guest.served();
+            self.to_client = Direction::beginning_with(Box::new([Status::Ok.byte()]));
+        }
+        // Whoever connects to the backend itself says who the client is.
+        if let Some(version) = self.account.proxy_protocol().filter(|_| connecting.node.is_none()) {
+            let asked = self.account.asked(&self.client.stream);
+            let header = proxy_protocol::header(version, self.account.client, asked);
             self.to_backend = Direction::beginning_with(header);
+        }
+        if connecting.node.is_some() {
+            // What the backend has said may have come right behind the node's answer.
+            self.backend.may_hold_more();
         }
         // Only now: before there is a backend, nothing that the client does matters.
         let token = Token::session(self.id, Side::Client);
@@ -332,13 +461,13 @@ impl Session {
     }
 
     fn end(self, kit: &mut Kit, ending: Ending) {
-        if let Some(until) = self.connecting.and_then(|connecting| connecting.until) {
-            kit.timers.cancel(until, Token::session(self.id, Side::Backend));
+        if let Some(mut connecting) = self.connecting {
+            connecting.cancel(kit, self.id);
         }
         self.to_backend.release(&mut kit.pipes);
         self.to_client.release(&mut kit.pipes);
         if ending != Ending::Closed {
-            socket::reset(self.client.stream);
+            break_off(self.client.stream, &self.account, ending);
             socket::reset(self.backend.stream);
         }
         self.account.close(ending);

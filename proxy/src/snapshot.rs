@@ -123,11 +123,15 @@ impl Pool {
         self.all.iter().map(|backend| (&backend.id, backend.load().0))
     }
 
+    /// The backend of that name, whatever its state is.
+    pub(crate) fn find(&self, id: &str) -> Option<&Arc<BackendHandle>> {
+        self.all.binary_search_by(|candidate| (*candidate.id).cmp(id)).ok().map(|at| &self.all[at])
+    }
+
     /// Whether this backend may go on with what it has: it is ready or draining, at the same addresses.
     pub(crate) fn keeps(&self, backend: &Arc<BackendHandle>) -> bool {
-        self.all
-            .binary_search_by(|candidate| candidate.id.cmp(&backend.id))
-            .is_ok_and(|at| (self.all[at].v4, self.all[at].v6) == (backend.v4, backend.v6))
+        self.find(&backend.id)
+            .is_some_and(|found| (found.v4, found.v6, found.place) == (backend.v4, backend.v6, backend.place))
     }
 }
 
@@ -137,9 +141,8 @@ pub(crate) struct BackendHandle {
     pub(crate) id: BackendId,
     v4: Option<SocketAddr>,
     v6: Option<SocketAddr>,
-    /// Its port is its own, whatever the listener says.
-    keeps_port: bool,
     weight: u16,
+    pub(crate) place: Place,
     open: Arc<AtomicU32>,
     /// The family of the address that refused a datagram last: 4, 6, or 0. A hint for flows to come.
     shunned: Arc<AtomicU8>,
@@ -155,11 +158,15 @@ impl BackendHandle {
             id: Arc::clone(&backend.id),
             v4: backend.v4.map(SocketAddr::V4),
             v6: backend.v6.map(SocketAddr::V6),
-            keeps_port: backend.place == Place::Elsewhere,
             weight: backend.weight.max(1),
+            place: backend.place,
             open,
             shunned,
         })
+    }
+
+    pub(crate) fn is_here(&self) -> bool {
+        self.place == Place::Here
     }
 
     /// Where a client's datagrams are led: to the backend's address of the client's own family where there is one, and
@@ -185,7 +192,8 @@ impl BackendHandle {
         let both = if client.is_ipv4() { [self.v4, self.v6] } else { [self.v6, self.v4] };
         both.map(|address| {
             let mut address = address?;
-            address.set_port(port.filter(|_| !self.keeps_port).unwrap_or_else(|| address.port()));
+            address
+                .set_port(port.filter(|_| self.place != Place::Elsewhere).unwrap_or_else(|| address.port()));
             Some(address)
         })
     }

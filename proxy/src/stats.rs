@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::hop::HopCounts;
 use crate::metrics::Counts;
 use crate::table::{BackendId, ListenerId, Protocol, ServiceId};
 
@@ -11,6 +12,24 @@ use crate::table::{BackendId, ListenerId, Protocol, ServiceId};
 pub struct Stats {
     pub listeners: Vec<ListenerStats>,
     pub services: Vec<ServiceStats>,
+    /// None without a cluster.
+    pub mesh: Option<MeshStats>,
+}
+
+/// Connections from node to node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MeshStats {
+    /// What came to the mesh's sockets from addresses of no live node, and was refused.
+    pub strangers: u64,
+    pub nodes: Vec<NodeStats>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStats {
+    pub node: Arc<str>,
+    /// From here to there, and from there to here.
+    pub to: HopCounts,
+    pub from: HopCounts,
 }
 
 #[derive(Clone, Debug, PartialEq)]

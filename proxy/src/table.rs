@@ -1,7 +1,7 @@
 //! What is balanced to what, as plain data. The control side sends [`Change`]s; the proxy builds the next immutable
 //! snapshot from them off the data path and publishes it with one pointer.
 
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,52 @@ pub enum Change {
     DropFunnel {
         funnel: FunnelId,
     },
+    /// Makes the way to and from other nodes, or replaces what is known of them. Its sockets arrive beside it the first
+    /// time, under [`MESH_TCP`] and [`MESH_UDP`].
+    PutMesh(Mesh),
+    /// Closes the mesh's sockets; backends of other nodes cannot be reached any more. Open connections go on.
+    DropMesh,
+}
+
+/// Under which the mesh's sockets come, and its connections are counted.
+pub const MESH_TCP: &str = "mesh/tcp";
+pub const MESH_UDP: &str = "mesh/udp";
+
+/// The other nodes whose data planes this one sends connections to, and takes them from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mesh {
+    /// Where the sockets are bound: shown to people.
+    pub address: SocketAddr,
+    pub token: Token,
+    /// Those that live, this one not among them.
+    pub nodes: Vec<MeshNode>,
+    /// No backend of this node is connected to under the address of a client in these networks: its answer would take
+    /// another way.
+    #[serde(default)]
+    pub except: Vec<IpNetwork>,
+    /// Connections (or flows) that may come from others at once: in all, and from each.
+    pub limit: u32,
+    pub limit_per_node: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshNode {
+    /// How metrics call it.
+    pub name: Arc<str>,
+    /// Where its data plane listens: what [`Place::Node`] of its backends says.
+    pub mesh: SocketAddr,
+    /// What it speaks from.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What all nodes of a cluster know and nobody else does.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token(pub [u8; 32]);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(secret)")
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

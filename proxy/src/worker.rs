@@ -13,13 +13,14 @@ use netd_sys::poll::{Event, Events, Interest};
 pub(crate) use crate::kit::{Kit, Side, Token};
 
 use crate::gate::Gate;
+use crate::hop::Mesh;
 use crate::kit::Kind;
 use crate::listener::Doors;
 use crate::peers::Handed;
 use crate::session::Sessions;
 use crate::snapshot::{ListenerHandle, ServiceHandle};
 use crate::spin::Spin;
-use crate::table::{Funnel, FunnelId, ListenerId, Protocol};
+use crate::table::{Funnel, FunnelId, ListenerId, MESH_TCP, Protocol, ServiceId};
 
 /// A listening socket as a worker holds it. The control side and, where there are fewer sockets than workers, other
 /// workers hold it too: it must be taken out of the poller before it is let go.
@@ -99,6 +100,17 @@ pub(crate) enum Step {
         shared: bool,
     },
     DropFunnel(FunnelId),
+    /// What is known of the other nodes.
+    PutMesh(Arc<Mesh>),
+    /// A socket that other nodes come to.
+    OpenMesh {
+        socket: SharedSocket,
+        shared: bool,
+    },
+    /// Other nodes may ask for this listener's service.
+    Reach(Arc<ListenerHandle>),
+    Unreach(ServiceId),
+    DropMesh,
     /// A service's backends have been published.
     ServiceChanged(Arc<ServiceHandle>),
 }
@@ -229,6 +241,7 @@ impl<D: Datagrams> Worker<D> {
             Kind::Door(number) => self.doors.ready(&mut self.kit, &mut self.sessions, number),
             Kind::Session(id, side) => self.sessions.ready(&mut self.kit, id, side, event),
             Kind::Datagrams(number) => self.datagrams.ready(&mut self.kit, number, event),
+            Kind::Arrival(id) => self.sessions.arriving(&mut self.kit, id),
             Kind::Waker => return true,
             // These are timers, never descriptors.
             Kind::Descriptors | Kind::Drain | Kind::Waiting => {}
@@ -287,6 +300,30 @@ impl<D: Datagrams> Worker<D> {
                 self.datagrams.drop_funnel(&mut self.kit, &funnel);
                 Ok(())
             }
+            Step::PutMesh(mesh) => {
+                self.kit.mesh = Some(mesh);
+                Ok(())
+            }
+            Step::OpenMesh { socket, shared } => {
+                let interest = if shared { Interest::READ_SHARED } else { Interest::READ };
+                self.doors
+                    .put_mesh(&self.kit, socket, interest)
+                    .map_err(|error| Refused { listener: MESH_TCP.into(), error })
+            }
+            Step::Reach(listener) => {
+                self.sessions.arrivals.reach(listener);
+                Ok(())
+            }
+            Step::Unreach(service) => {
+                self.sessions.arrivals.forget(&service);
+                Ok(())
+            }
+            Step::DropMesh => {
+                self.kit.mesh = None;
+                self.doors.drop_mesh(&self.kit);
+                self.sessions.arrivals.forget_all();
+                Ok(())
+            }
             Step::ServiceChanged(service) => {
                 self.datagrams.service_changed(&mut self.kit, &service);
                 Ok(())
@@ -298,6 +335,7 @@ impl<D: Datagrams> Worker<D> {
         while let Some(token) = self.kit.timers.due(self.kit.now) {
             match token.kind() {
                 Kind::Session(id, _) => self.sessions.timed_out(&mut self.kit, id),
+                Kind::Arrival(id) => self.sessions.arrivals.timed_out(id),
                 Kind::Descriptors => self.doors.look_for_descriptors(&mut self.kit),
                 Kind::Waiting => self.sessions.search_again(&mut self.kit),
                 // Noticed in finish_drain().

@@ -2,7 +2,7 @@
 //! without waiting, and a close that resets. Nothing here knows what the bytes mean.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -205,10 +205,52 @@ pub struct Connecting {
 
 /// Starts a connection to `address`; never waits.
 pub fn connect(address: SocketAddr) -> io::Result<Connecting> {
+    begin(open_stream(address)?, address)
+}
+
+/// The same from somebody else's address, and port if that can be had: what the peer answers has to be led here. `None`
+/// when the kernel will not have it, and nothing has been sent.
+pub fn connect_as(source: SocketAddr, address: SocketAddr) -> io::Result<Option<Connecting>> {
+    let socket = open_stream(address)?;
+    if transparent(socket.as_fd()).is_err() {
+        return Ok(None);
+    }
+    // Another connection may be from there, to somewhere else; a listening socket is still a clash.
+    socket.set_reuse_address(true)?;
+    if socket.bind(&source.into()).is_ok() {
+        match begin(socket, address) {
+            // One to the very same place is there already, or is just over.
+            Err(error) if is_taken(&error) => {}
+            begun => return begun.map(Some),
+        }
+    }
+    // A client on this host has the port itself; and some ports are for the privileged.
+    let socket = open_stream(address)?;
+    if transparent(socket.as_fd()).is_err() || bind_address(&socket, source.ip()).is_err() {
+        return Ok(None);
+    }
+    begin(socket, address).map(Some)
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EADDRINUSE | libc::EADDRNOTAVAIL))
+}
+
+/// Binds to an address, and leaves the port to the connect, which knows which ports go with its peer.
+fn bind_address(socket: &Socket, address: IpAddr) -> io::Result<()> {
+    datagram::set(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    socket.bind(&SocketAddr::new(address, 0).into())
+}
+
+fn open_stream(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     set_accepted_options(&socket)?;
     // The acknowledgement that ends the handshake waits for the first bytes and travels with them: see `acknowledge`.
     socket.set_tcp_quickack(false)?;
+    Ok(socket)
+}
+
+fn begin(socket: Socket, address: SocketAddr) -> io::Result<Connecting> {
     let done = match socket.connect(&address.into()) {
         Ok(()) => true,
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => false,

@@ -17,6 +17,7 @@ pub(crate) struct Known {
     services: HashSet<ServiceId>,
     listeners: HashSet<ListenerId>,
     funnels: HashSet<FunnelId>,
+    mesh: bool,
 }
 
 impl Known {
@@ -41,7 +42,12 @@ impl Known {
             .filter(|(zone, _)| wanted.zones.contains(zone))
             .map(|(zone, name)| Change::Dns(Dns::DropName { zone, name }));
         let zones = missing(&self.zones, &wanted.zones).map(|zone| Change::Dns(Dns::DropZone { zone }));
-        listeners.chain(funnels).chain(services).chain(views).chain(names).chain(zones).collect()
+        let mesh = (self.mesh && !wanted.mesh).then_some(Change::Proxy(Proxy::DropMesh));
+        listeners.chain(funnels).chain(mesh).chain(services).chain(views).chain(names).chain(zones).collect()
+    }
+
+    pub(crate) fn has_mesh(&self) -> bool {
+        self.mesh
     }
 
     pub(crate) fn has_funnel(&self, id: &str) -> bool {
@@ -108,6 +114,8 @@ impl Known {
             Proxy::DropFunnel { funnel } => {
                 self.funnels.remove(funnel);
             }
+            Proxy::PutMesh(_) => self.mesh = true,
+            Proxy::DropMesh => self.mesh = false,
         }
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use netd_dns::table::Change as DnsChange;
 use netd_dns::{Server, ViewSocket};
 use netd_proxy::Proxy;
-use netd_proxy::table::{Change as ProxyChange, ListenerId};
+use netd_proxy::table::{Change as ProxyChange, ListenerId, MESH_TCP};
 
 use super::frame::{SocketKey, SocketUse, Sockets};
 use super::known::Known;
@@ -129,6 +129,9 @@ impl Plane {
             if let Some(netd_proxy::Error::Refused { listener, .. }) = &error {
                 self.known.note(&Change::Proxy(ProxyChange::DropListener { listener: Arc::clone(listener) }));
                 self.known.note(&Change::Proxy(ProxyChange::DropFunnel { funnel: Arc::clone(listener) }));
+                if &**listener == MESH_TCP {
+                    self.known.note(&Change::Proxy(ProxyChange::DropMesh));
+                }
             }
             self.ledger.finish(ticket, error.map(|error| Chain(&error).to_string()));
         }
@@ -235,6 +238,13 @@ impl Plane {
                 let has_socket = batch.listeners.get(&funnel.id).is_some_and(|fds| !fds.is_empty());
                 if !has_socket && !self.known.has_funnel(&funnel.id) {
                     batch.errors.push(format!("funnel {} is new and came without a socket", funnel.id));
+                    continue;
+                }
+            }
+            if let Change::Proxy(ProxyChange::PutMesh(_)) = &change {
+                let has_socket = batch.listeners.get(MESH_TCP).is_some_and(|fds| !fds.is_empty());
+                if !has_socket && !self.known.has_mesh() {
+                    batch.errors.push("the mesh is new and came without a socket".into());
                     continue;
                 }
             }

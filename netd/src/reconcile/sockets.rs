@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use netd_dns::table::Change as Dns;
-use netd_proxy::table::Change as Proxy;
+use netd_proxy::table::{Change as Proxy, MESH_TCP, MESH_UDP};
 
 use crate::dataplane::{SocketKey, SocketUse, Sockets};
 use crate::tables::Change;
@@ -19,6 +19,9 @@ pub(super) fn view_key(view: &str) -> SocketKey {
 
 /// What keeps steering in force; of use as long as there are funnels, and sent along with them.
 pub(super) const LINK: &str = "steer/link";
+
+/// What other nodes come to.
+pub(super) const MESH: [&str; 2] = [MESH_TCP, MESH_UDP];
 
 #[derive(Default)]
 pub(super) struct Held {
@@ -77,6 +80,10 @@ impl Held {
                     self.send(&funnel.id, &mut sockets);
                     self.send(&LINK.into(), &mut sockets);
                 }
+                Change::Proxy(Proxy::PutMesh(_)) => {
+                    MESH.iter().for_each(|key| self.send(&(*key).into(), &mut sockets));
+                }
+                Change::Proxy(Proxy::DropMesh) => MESH.iter().for_each(|key| self.forget(key)),
                 Change::Dns(_) | Change::Proxy(_) => {}
             }
         }
@@ -88,6 +95,9 @@ impl Held {
         let mut wanted: BTreeSet<SocketKey> = changes.iter().filter_map(key_of).collect();
         if changes.iter().any(|change| matches!(change, Change::Proxy(Proxy::PutFunnel(_)))) {
             wanted.insert(LINK.into());
+        }
+        if changes.iter().any(|change| matches!(change, Change::Proxy(Proxy::PutMesh(_)))) {
+            wanted.extend(MESH.map(SocketKey::from));
         }
         self.sockets.retain(|key, _| wanted.contains(key));
         self.sent.retain(|key| wanted.contains(key));

@@ -61,7 +61,9 @@ impl Served {
                 self.listeners.insert(Arc::clone(&listener.id), listener);
             }
             Proxy::DropListener { listener } => drop(self.listeners.remove(&listener)),
-            Proxy::PutFunnel(_) | Proxy::DropFunnel { .. } => panic!("not a matter of the records"),
+            Proxy::PutFunnel(_) | Proxy::DropFunnel { .. } | Proxy::PutMesh(_) | Proxy::DropMesh => {
+                panic!("not a matter of the records")
+            }
         }
     }
 }
