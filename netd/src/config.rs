@@ -2,6 +2,7 @@
 //! services are never settings: they come by the API and live in the store.
 
 mod args;
+mod cluster;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use serde::Deserialize;
 
 use crate::ipam::Pool;
 pub(crate) use args::{LogFormat, RunArgs};
+pub(crate) use cluster::Cluster;
+use cluster::{ClusterSection, StoreChoice};
 
 /// Where the file is looked for when `--config` does not name one; it may be absent there.
 pub(crate) const DEFAULT_FILE: &str = "/etc/netd/netd.toml";
@@ -40,6 +43,9 @@ pub(crate) struct Config {
     pub dataplane: DataPlane,
     /// Where Docker finds its plugin, if it is to find one.
     pub docker: Option<PathBuf>,
+    #[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
+    /// Set: the store has a part that many nodes share.
+    pub cluster: Option<Cluster>,
 }
 
 /// How published ports are led past the sockets that a runtime keeps on them.
@@ -79,6 +85,7 @@ struct File {
     dns: DnsSection,
     dataplane: DataPlaneSection,
     docker: DockerSection,
+    cluster: ClusterSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -132,9 +139,10 @@ impl Config {
         let run_dir_given = args.run_dir.is_some() || file.run_dir.is_some();
         let run_dir = args.run_dir.clone().or(file.run_dir).unwrap_or_else(|| "/run/netd".into());
         let netns_default = if run_dir_given { run_dir.join("netns") } else { "/run/netns".into() };
-        let store = args.store.clone().or(file.store).unwrap_or_else(|| "redb".into());
-        if store != "redb" {
-            bail!("store `{store}` is not known to this build: use `redb`");
+        let store = StoreChoice { flag: args.store.clone(), file: file.store };
+        let cluster = file.cluster.checked(&store, args.advertise_addr)?;
+        if let Some(cluster) = &cluster {
+            bail!("this build does not share networks by etcd at {}: use `redb`", cluster.etcd.names());
         }
         Ok(Self {
             node: args.name.clone().or(file.name).map_or_else(hostname, Ok)?,
@@ -155,6 +163,7 @@ impl Config {
             dns_servers: file.dns.servers,
             dataplane: file.dataplane.checked()?,
             docker: file.docker.checked()?,
+            cluster,
         })
     }
 }

@@ -45,7 +45,11 @@ impl From<CommitError> for Fault {
     fn from(error: CommitError) -> Self {
         let code = match &error {
             CommitError::Conflict { .. } => Code::Conflict,
-            CommitError::Write { .. } => Code::Unavailable,
+            CommitError::Write { .. }
+            | CommitError::Unavailable { .. }
+            | CommitError::Refused { .. }
+            | CommitError::TooMany { .. }
+            | CommitError::Unclear { .. } => Code::Unavailable,
         };
         ApiError::new(code, Chain(&error).to_string()).into()
     }

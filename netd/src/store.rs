@@ -5,7 +5,10 @@
 //! that check key revisions and then write, and a watch that begins with everything there is. Managers commit; only
 //! what the watch tells changes a table.
 
+mod bytes;
 mod error;
+#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
+mod etcd;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
 mod lock;
@@ -15,12 +18,17 @@ mod txn;
 mod watch;
 
 pub(crate) use error::{CommitError, StoreError};
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use etcd::{
+    Etcd, EtcdSettings, Health, HostPort, Identity, Login, MOST_OPERATIONS, Tls, Wake, read_small,
+};
 pub(crate) use records::{Record, RecordError, Records, encode, encode_lease, key_of, lease_key};
 pub(crate) use redb::Redb;
 pub(crate) use txn::Txn;
 pub(crate) use watch::{Batch, Entry, KeyChange, Watch};
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Rises by one with every commit that writes; 0 is the empty store.
 pub(crate) type Revision = u64;
@@ -39,6 +47,34 @@ pub(crate) trait Store: Send {
     /// Everything there is as the first batch, then every commit. A reader that lags too far behind finds the watch
     /// closed and begins a new one.
     fn watch(&mut self) -> Result<Watch, StoreError>;
+}
+
+/// A store that the nodes of a cluster share, some way off.
+///
+/// What a node writes under [`LIVING`] goes when the node does. While the store is out of reach its watch has told what
+/// a copy on this node's disk says; once it is back, the watch tells the difference as one more batch.
+#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
+pub(crate) trait SharedStore: Store {
+    fn condition(&self) -> Condition;
+}
+
+/// Prefixes of keys that are bound to the life of the node that wrote them.
+#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
+pub(crate) const LIVING: [&str; 3] = ["node/", "endpoint/", "closing/"];
+
+/// How a shared store is.
+#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition {
+    /// Commits can go through, and the watch has told all that was there when it became so.
+    pub connected: bool,
+    /// Since when it is one or the other.
+    pub since: SystemTime,
+    /// Why it is out of reach.
+    pub cause: Option<Arc<str>>,
+    /// Which life of this node what it writes is bound to; another number after every one that ended, 0 before the
+    /// first. What an earlier one wrote goes unless it is written again.
+    pub life: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! `netd run`: what can be said to the daemon when it is started. What is not said comes from the configuration file.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -12,6 +12,7 @@ use serde::Deserialize;
 Examples:
   netd run
   netd run --state-dir /tmp/a/state --run-dir /tmp/a/run      a second daemon, beside the first
+  netd run --store etcd://10.0.0.1:2379 --advertise-addr 10.0.0.7     one node of several
   netd run --log-format json --metrics-addr 127.0.0.1:9300
 
 SIGTERM ends the daemon and the data plane that it started. Networks and sandboxes stay, and are
@@ -35,9 +36,13 @@ pub(crate) struct RunArgs {
     /// The global `--socket`: where the daemon listens [default: RUN_DIR/netd.sock]
     #[arg(skip)]
     pub socket: Option<PathBuf>,
-    /// What remembers networks and sandboxes: redb, a file in the state directory
+    /// redb: this host alone, a file in the state directory. etcd://HOST:PORT[,HOST:PORT...]: beside it, what nodes
+    /// share is in etcd (etcds:// with TLS; certificates and password by [cluster] in the configuration file)
     #[arg(long, value_name = "STORE")]
     pub store: Option<String>,
+    /// Where other nodes reach this one [default: the address from which etcd is reached]
+    #[arg(long, value_name = "IP")]
+    pub advertise_addr: Option<IpAddr>,
     /// Serve /metrics, /healthz and /readyz here too, over TCP
     #[arg(long, value_name = "IP:PORT")]
     pub metrics_addr: Option<SocketAddr>,

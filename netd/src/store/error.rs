@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{Key, Revision};
 
+#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("another netd{} uses the state directory {}; stop it, or give this one its own --state-dir", owner(*pid), directory.display())]
@@ -24,8 +25,11 @@ pub(crate) enum StoreError {
     Newer { path: PathBuf, found: u64, known: u64 },
     #[error("cannot read the state file {}", path.display())]
     Read { path: PathBuf, source: Box<::redb::Error> },
+    #[error("etcd at {endpoints} is away: {cause}; what is here goes on, what all nodes share waits for it")]
+    Unavailable { endpoints: String, cause: String },
 }
 
+#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommitError {
     /// Somebody else was faster: read again and decide again.
@@ -34,6 +38,19 @@ pub(crate) enum CommitError {
     /// Nothing is changed; it may go through when there is room again.
     #[error("cannot write the state file {}: {cause}", path.display())]
     Write { path: PathBuf, cause: String },
+    /// Nothing is changed.
+    #[error("etcd at {endpoints} is away: {cause}; what is here goes on, what all nodes share waits for it")]
+    Unavailable { endpoints: String, cause: String },
+    /// Nothing is changed, and trying again changes nothing about it.
+    #[error("etcd refuses a change: {cause}")]
+    Refused { cause: String },
+    /// Nothing is changed.
+    #[error("a change of {operations} records at once is more than etcd takes ({limit})")]
+    TooMany { operations: usize, limit: usize },
+    /// It may be done or not: read again and decide again. A change that checks what it replaces can be tried again
+    /// as it is, for it goes through once at most.
+    #[error("it is not known whether etcd has taken a change: {cause}; look, and try again if it has not")]
+    Unclear { cause: String },
 }
 
 fn owner(pid: Option<u32>) -> String {

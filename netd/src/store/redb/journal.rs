@@ -11,6 +11,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::super::bytes::{put_bytes, take, take_bytes, take_u32, take_u64};
 use super::super::{Batch, Entry, Key, KeyChange, StoreError};
 
 const FILE: &str = "journal";
@@ -93,7 +94,7 @@ fn take_entry(bytes: &mut &[u8]) -> Option<Batch> {
         return None;
     }
     let body = &mut body;
-    let revision = u64::from_le_bytes(take(body, 8)?.try_into().ok()?);
+    let revision = take_u64(body)?;
     let mut changes = Vec::new();
     while !body.is_empty() {
         let put = take(body, 1)? == [1];
@@ -105,27 +106,6 @@ fn take_entry(bytes: &mut &[u8]) -> Option<Batch> {
         });
     }
     Some(Batch { revision, changes })
-}
-
-fn put_bytes(entry: &mut Vec<u8>, bytes: &[u8]) {
-    entry.extend((bytes.len() as u32).to_le_bytes());
-    entry.extend(bytes);
-}
-
-fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = take_u32(bytes)?;
-    take(bytes, length)
-}
-
-fn take_u32(bytes: &mut &[u8]) -> Option<usize> {
-    let number = u32::from_le_bytes(take(bytes, 4)?.try_into().ok()?);
-    usize::try_from(number).ok()
-}
-
-fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (taken, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    Some(taken)
 }
 
 fn checksum(body: &[u8]) -> [u8; CHECKSUM] {

@@ -1,0 +1,262 @@
+//! The store's thread: connects to one member after the other until one answers, serves what is asked as long as that
+//! lasts, and begins again.
+//!
+//! `connect -> lease -> sync -> {watch, keepalive, requests} until one of them fails -> connect`. While members are
+//! being tried a request waits; when all of them have failed it is refused at once, until one answers.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{sleep, timeout_at};
+
+use super::super::{CommitError, Snapshot, StoreError, Txn};
+use super::client::{Client, Failure};
+use super::commit::{self, Done};
+use super::copy::Copy;
+use super::lease::{self, Lease, Secured};
+use super::settings::{EtcdSettings, HostPort};
+use super::shared::Shared;
+use super::sync::{self, Following};
+use super::wake::Waker;
+use super::wire::TxnResponse;
+
+/// Between rounds over all members, at first and at most.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A connection that was good for less did not end the trouble.
+const BRIEF: Duration = Duration::from_secs(1);
+
+/// What callers ask for. Who is not answered by then has gone away.
+pub(super) struct Request {
+    pub deadline: Instant,
+    pub wish: Wish,
+}
+
+pub(super) enum Wish {
+    Commit(Txn, SyncSender<Result<Done, CommitError>>),
+    Load(SyncSender<Result<Snapshot, StoreError>>),
+    /// Gives the lease back, and with it all that is bound to it.
+    Release(SyncSender<Result<(), StoreError>>),
+}
+
+pub(super) struct Driver {
+    pub settings: EtcdSettings,
+    pub shared: Arc<Shared>,
+    pub waker: Waker,
+}
+
+struct Session {
+    client: Client,
+    following: Following,
+    lease: Secured,
+}
+
+/// Why a session has ended.
+enum End {
+    Closed,
+    Lost(Failure),
+}
+
+/// Runs until the other end of `requests` is closed.
+pub(super) fn run(driver: &Driver, mut lease: Lease, mut copy: Copy, mut requests: Receiver<Request>) {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(async {
+            tokio::select! {
+                () = driver.drive(&mut lease, &mut requests) => {}
+                () = driver.waker.insist() => {}
+                () = copy.keep(&driver.shared) => {}
+            }
+        }),
+        Err(error) => driver.shared.note(|state| state.trying(format!("cannot start a runtime: {error}"))),
+    }
+    driver.shared.note(super::shared::State::closed);
+    copy.finish(&driver.shared.lock().mirror);
+}
+
+impl Driver {
+    async fn drive(&self, lease: &mut Lease, requests: &mut Receiver<Request>) {
+        let members = &self.settings.endpoints;
+        // Not every node begins with the same one.
+        let mut turn = rand::rng().random_range(0..members.len());
+        let (mut tried, mut pause) = (0, PAUSE);
+        loop {
+            let member = &members[turn % members.len()];
+            let established = tokio::select! {
+                established = self.establish(member, lease) => established,
+                () = self.turn_away(requests) => return,
+            };
+            let failure = match established {
+                Err(failure) => {
+                    tried += 1;
+                    failure
+                }
+                Ok(session) => {
+                    (tried, pause) = self.note_session(member, &session, pause);
+                    let began = Instant::now();
+                    let failure = match self.serve(session, lease, requests).await {
+                        End::Closed => return,
+                        End::Lost(failure) => failure,
+                    };
+                    tracing::warn!(%member, cause = %failure, "the connection to etcd is lost");
+                    if began.elapsed() < BRIEF {
+                        tried = members.len();
+                    } else {
+                        pause = PAUSE;
+                    }
+                    failure
+                }
+            };
+            if matches!(failure, Failure::NoLease) {
+                lease.forget();
+            }
+            self.shared.note(|state| state.trying(format!("{member}: {failure}")));
+            turn += 1;
+            if tried >= members.len() {
+                self.note_outage();
+                tokio::select! {
+                    () = sleep(pause.mul_f64(rand::rng().random_range(0.75..1.25))) => {}
+                    () = self.turn_away(requests) => return,
+                }
+                (tried, pause) = (0, (pause * 2).min(LONGEST_PAUSE));
+            }
+        }
+    }
+
+    fn note_session(&self, member: &HostPort, session: &Session, pause: Duration) -> (usize, Duration) {
+        tracing::info!(%member, new_lease = session.lease.is_new, "connected to etcd");
+        self.shared.note(|state| state.connected(&member.to_string(), session.lease.id));
+        self.waker.wake();
+        (0, pause)
+    }
+
+    fn note_outage(&self) {
+        let mut news = false;
+        self.shared.note(|state| news = state.away());
+        if news {
+            let state = self.shared.lock();
+            let cause = state.last_error().unwrap_or_default().to_owned();
+            drop(state);
+            tracing::warn!(cause, "etcd is away: what is here goes on, what all nodes share waits");
+            self.waker.wake();
+        }
+    }
+
+    async fn establish(&self, member: &HostPort, lease: &mut Lease) -> Result<Session, Failure> {
+        let mut client = Client::connect(&self.settings, member).await?;
+        let header = client.probe().await?;
+        let secured = lease.secure(&mut client, header.cluster_id).await?;
+        let following = sync::begin(&mut client, &self.shared, &self.waker, &header, secured).await?;
+        Ok(Session { client, following, lease: secured })
+    }
+
+    /// Ends when the store is closed. Whoever asks before all members have been tried may wait for the next.
+    async fn turn_away(&self, requests: &mut Receiver<Request>) {
+        if self.shared.lock().outage().is_none() {
+            return pending().await;
+        }
+        while let Some(request) = requests.recv().await {
+            let cause = self.shared.lock().outage().unwrap_or_default();
+            request.wish.refuse(&self.settings.names(), &cause);
+        }
+    }
+
+    async fn serve(&self, session: Session, lease: &Lease, requests: &mut Receiver<Request>) -> End {
+        let Session { client, following, lease: Secured { id, .. } } = session;
+        let mut watching = client.clone();
+        tokio::select! {
+            failure = sync::follow(following, &mut watching, &self.shared, &self.waker) => End::Lost(failure),
+            failure = lease::keep(client.clone(), id, lease.ttl(), &self.shared) => End::Lost(failure),
+            end = self.answer(client, id, requests) => end,
+        }
+    }
+
+    /// One after another; a failure that leaves the outcome open ends the session, so that the next question is
+    /// answered by a member that is known to be there.
+    async fn answer(&self, mut client: Client, lease: i64, requests: &mut Receiver<Request>) -> End {
+        while let Some(Request { deadline, wish }) = requests.recv().await {
+            if deadline <= Instant::now() {
+                continue;
+            }
+            let failure = match wish {
+                Wish::Commit(txn, reply) => {
+                    let (result, failure) = self.commit(&mut client, lease, &txn, deadline).await;
+                    let _ = reply.try_send(result);
+                    failure
+                }
+                Wish::Load(reply) => {
+                    let (result, failure) = match sync::load(&mut client).await {
+                        Ok(sync::Loaded { revision, entries, .. }) => {
+                            (Ok(Snapshot { revision, entries }), None)
+                        }
+                        Err(failure) => (Err(self.unavailable(&failure)), Some(failure)),
+                    };
+                    let _ = reply.try_send(result);
+                    failure
+                }
+                Wish::Release(reply) => {
+                    let result = lease::revoke(&mut client, lease).await;
+                    let _ = reply.try_send(result.map_err(|failure| self.unavailable(&failure)));
+                    // Its holder is about to close the store; a new lease would only be in the way.
+                    requests.close();
+                    return End::Closed;
+                }
+            };
+            if let Some(failure @ (Failure::Lost(_) | Failure::NoLease)) = failure {
+                return End::Lost(failure);
+            }
+        }
+        End::Closed
+    }
+
+    async fn commit(
+        &self,
+        client: &mut Client,
+        lease: i64,
+        txn: &Txn,
+        deadline: Instant,
+    ) -> (Result<Done, CommitError>, Option<Failure>) {
+        let question = commit::request(txn, lease);
+        let asking = client.call("/etcdserverpb.KV/Txn", question);
+        let answered: Result<TxnResponse, Failure> = match timeout_at(deadline.into(), asking).await {
+            Ok(answered) => answered,
+            Err(_) => Err(Failure::Lost(format!("no answer within {:?}", self.settings.timeout))),
+        };
+        match answered {
+            Ok(response) => (commit::outcome(txn, &response), None),
+            Err(Failure::Refused(cause)) => (Err(CommitError::Refused { cause }), None),
+            Err(Failure::NoLease) => {
+                let cause = "this node's lease is lost, a new one is being taken".to_owned();
+                let error = CommitError::Unavailable { endpoints: self.settings.names(), cause };
+                (Err(error), Some(Failure::NoLease))
+            }
+            Err(failure @ (Failure::Lost(_) | Failure::TooBig(_))) => {
+                (Err(CommitError::Unclear { cause: failure.to_string() }), Some(failure))
+            }
+        }
+    }
+
+    fn unavailable(&self, failure: &Failure) -> StoreError {
+        StoreError::Unavailable { endpoints: self.settings.names(), cause: failure.to_string() }
+    }
+}
+
+impl Wish {
+    fn refuse(self, endpoints: &str, cause: &str) {
+        let (endpoints, cause) = (endpoints.to_owned(), cause.to_owned());
+        match self {
+            Self::Commit(_, reply) => {
+                let _ = reply.try_send(Err(CommitError::Unavailable { endpoints, cause }));
+            }
+            Self::Load(reply) => {
+                let _ = reply.try_send(Err(StoreError::Unavailable { endpoints, cause }));
+            }
+            Self::Release(reply) => {
+                let _ = reply.try_send(Err(StoreError::Unavailable { endpoints, cause }));
+            }
+        }
+    }
+}

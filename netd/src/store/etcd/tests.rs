@@ -1,0 +1,248 @@
+//! The etcd store on real etcd: the shared suite, and what an outage, a compaction or a lost lease does to it.
+
+mod fixture;
+
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::super::{CommitError, KeyChange, Revision, SharedStore, Snapshot, Store, StoreError, Txn, Watch};
+use super::Etcd;
+use fixture::{Reader, Server, apart, eventually, open, settings};
+
+/// A store whose directory goes with it.
+struct Temporary {
+    store: Etcd,
+    _directory: TempDir,
+}
+
+impl Store for Temporary {
+    fn load(&self) -> Result<Snapshot, StoreError> {
+        self.store.load()
+    }
+
+    fn commit(&mut self, txn: &Txn) -> Result<Revision, CommitError> {
+        self.store.commit(txn)
+    }
+
+    fn watch(&mut self) -> Result<Watch, StoreError> {
+        self.store.watch()
+    }
+}
+
+fn put(store: &mut Etcd, key: &str) -> Revision {
+    store.commit(&Txn::default().put(key, &b"v"[..])).expect("a put")
+}
+
+#[test]
+fn etcd_passes_the_suite() {
+    apart(|| {
+        let server = Server::start();
+        super::super::suite::run(&|| {
+            let directory = TempDir::new().expect("a directory");
+            let (mut store, _) = open(settings(vec![server.place()]), directory.path());
+            let entries = store.load().expect("load").entries;
+            let clear = entries.into_iter().fold(Txn::default(), |txn, entry| txn.delete(entry.key));
+            store.commit(&clear).expect("all can be removed");
+            Box::new(Temporary { store, _directory: directory })
+        });
+    });
+}
+
+#[test]
+fn a_watch_goes_on_where_it_was_when_etcd_comes_back() {
+    apart(|| {
+        let mut server = Server::start();
+        let directory = TempDir::new().expect("a directory");
+        let (mut store, _) = open(settings(vec![server.place()]), directory.path());
+        let watch = store.watch().expect("watch");
+        let mut reader = Reader::default();
+        put(&mut store, "a");
+        put(&mut store, "b");
+        reader.read_until(&watch, &["a", "b"]);
+        server.kill();
+        eventually("the store knows", || !store.condition().connected);
+        let began = Instant::now();
+        match store.commit(&Txn::default().put("c", &b"v"[..])) {
+            Err(error @ CommitError::Unavailable { .. }) => {
+                let text = error.to_string();
+                assert!(text.contains("etcd at 127.0.0.1:2379 is away: 127.0.0.1:2379: "), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(began.elapsed() < Duration::from_secs(1), "an outage that is known is told at once");
+        let health = store.health();
+        assert!(!health.connected && health.last_error.is_some(), "{health:?}");
+        server.start_again();
+        server.ctl(&["put", "netd/v1/c", "v"]);
+        server.ctl(&["del", "netd/v1/a"]);
+        reader.read_until(&watch, &["b", "c"]);
+        let health = store.health();
+        assert!(health.connected && health.reconnects == 1 && health.keys == 2, "{health:?}");
+        let revision = put(&mut store, "d");
+        reader.read(&watch);
+        assert_eq!(reader.batches.last().map(|batch| batch.revision), Some(revision));
+    });
+}
+
+#[test]
+fn what_a_compaction_hides_is_told_as_a_difference() {
+    apart(|| {
+        let mut server = Server::start();
+        let directory = TempDir::new().expect("a directory");
+        let (mut store, _) = open(settings(vec![server.place()]), directory.path());
+        let watch = store.watch().expect("watch");
+        let mut reader = Reader::default();
+        for key in ["a", "b", "c"] {
+            put(&mut store, key);
+        }
+        reader.read_until(&watch, &["a", "b", "c"]);
+        server.kill();
+        eventually("the store knows", || !store.condition().connected);
+        // On another port the history goes on without the store.
+        let mut elsewhere = Server::of(server, 3379);
+        elsewhere.ctl(&["del", "netd/v1/a"]);
+        elsewhere.ctl(&["put", "netd/v1/b", "new"]);
+        let text = elsewhere.ctl(&["put", "netd/v1/z", "v", "--write-out=json"]);
+        let answer: serde_json::Value = serde_json::from_str(&text).expect("json");
+        let revision = answer["header"]["revision"].as_u64().expect("a revision");
+        elsewhere.ctl(&["compact", &revision.to_string()]);
+        elsewhere.kill();
+        let before = reader.batches.len();
+        let _back = Server::of(elsewhere, 2379);
+        reader.read_until(&watch, &["b", "c", "z"]);
+        assert_eq!(reader.entries["b"], b"new");
+        let batches = &reader.batches[before..];
+        assert_eq!(batches.len(), 1, "{batches:?}");
+        assert_eq!(batches[0].changes[0], KeyChange::Deleted { key: "a".into() });
+        assert!(batches[0].revision >= revision);
+    });
+}
+
+#[test]
+fn what_is_leased_goes_with_a_node_that_is_cut_off_and_its_owner_is_told() {
+    apart(|| {
+        let server = Server::start();
+        let directory = TempDir::new().expect("a directory");
+        let (mut store, woken) = open(settings(vec![server.place()]), directory.path());
+        let txn = Txn::default().put("node/a", &b"1"[..]).put("member/a", &b"2"[..]);
+        store.commit(&txn).expect("both");
+        let life = store.condition().life;
+        let watch = store.watch().expect("watch");
+        let mut reader = Reader::default();
+        reader.read_until(&watch, &["member/a", "node/a"]);
+        // Longer than the lease: etcd comes back, and finds it overdue.
+        server.freeze(true);
+        eventually("the store knows", || !store.condition().connected);
+        match store.commit(&txn) {
+            Err(CommitError::Unavailable { .. } | CommitError::Unclear { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        let frozen = Instant::now();
+        eventually("the lease is overdue", || frozen.elapsed() > Duration::from_secs(3));
+        server.freeze(false);
+        let woken_before = woken.times();
+        eventually("another life begins", || {
+            let condition = store.condition();
+            condition.connected && condition.life != life
+        });
+        assert!(woken.times() > woken_before, "its owner was not told");
+        reader.read(&watch);
+        assert_eq!(reader.keys(), ["member/a"]);
+        store.commit(&txn).expect("under the new lease");
+        reader.read_until(&watch, &["member/a", "node/a"]);
+    });
+}
+
+#[test]
+fn a_lease_outlives_a_restart_of_the_control_plane_and_ends_when_told_to() {
+    apart(|| {
+        let server = Server::start();
+        let directory = TempDir::new().expect("a directory");
+        let (mut store, _) = open(settings(vec![server.place()]), directory.path());
+        store.commit(&Txn::default().put("node/a", &b"1"[..])).expect("a put");
+        let lease = store.health().lease;
+        drop(store);
+        let (mut store, _) = open(settings(vec![server.place()]), directory.path());
+        eventually("it is there", || store.condition().connected);
+        assert_eq!(store.health().lease, lease);
+        assert_eq!(store.load().expect("load").entries.len(), 1);
+        store.release().expect("it can be given back");
+        assert_eq!(server.ctl(&["get", "--prefix", "netd/", "--keys-only"]).trim(), "");
+        assert!(matches!(
+            store.commit(&Txn::default().put("b", &b"1"[..])),
+            Err(CommitError::Unavailable { .. })
+        ));
+    });
+}
+
+#[test]
+fn a_node_that_dies_takes_what_is_leased_along() {
+    apart(|| {
+        let server = Server::start();
+        let directory = TempDir::new().expect("a directory");
+        let (mut store, _) = open(settings(vec![server.place()]), directory.path());
+        store.commit(&Txn::default().put("node/a", &b"1"[..]).put("b", &b"1"[..])).expect("a put");
+        drop(store);
+        eventually("only the rest is left", || {
+            server.ctl(&["get", "--prefix", "netd/", "--keys-only"]).trim() == "netd/v1/b"
+        });
+    });
+}
+
+#[test]
+fn a_member_that_answers_nothing_is_left_for_another_in_time_for_the_lease() {
+    apart(|| {
+        // Two endpoints of one member: what is seen of a cluster while one of its members hangs.
+        let server = Server::start();
+        let directory = TempDir::new().expect("a directory");
+        let dead = "127.0.0.1:9".parse().expect("a place");
+        let (mut store, _) = open(settings(vec![dead, server.place()]), directory.path());
+        put(&mut store, "a");
+        assert_eq!(store.health().endpoint.as_deref(), Some("127.0.0.1:2379"));
+    });
+}
+
+#[test]
+fn without_etcd_a_node_begins_with_its_copy_and_takes_the_difference_later() {
+    apart(|| {
+        let mut server = Server::start();
+        let directory = TempDir::new().expect("a directory");
+        let (mut store, _) = open(settings(vec![server.place()]), directory.path());
+        put(&mut store, "a");
+        put(&mut store, "b");
+        drop(store);
+        server.ctl(&["del", "netd/v1/a"]);
+        server.kill();
+        let (mut store, _) = open(settings(vec![server.place()]), directory.path());
+        let watch = store.watch().expect("watch");
+        assert!(!store.condition().connected);
+        let mut reader = Reader::default();
+        reader.read(&watch);
+        assert_eq!((reader.keys(), reader.batches.len()), (vec!["a", "b"], 1));
+        assert!(matches!(store.load(), Err(StoreError::Unavailable { .. })));
+        server.start_again();
+        reader.read_until(&watch, &["b"]);
+    });
+}
+
+#[test]
+fn another_etcd_in_the_place_of_the_first_is_told_as_a_difference() {
+    apart(|| {
+        let mut server = Server::start();
+        let directory = TempDir::new().expect("a directory");
+        let (mut store, _) = open(settings(vec![server.place()]), directory.path());
+        let watch = store.watch().expect("watch");
+        let mut reader = Reader::default();
+        for key in ["a", "b", "c", "d"] {
+            put(&mut store, key);
+        }
+        reader.read_until(&watch, &["a", "b", "c", "d"]);
+        server.kill();
+        eventually("the store knows", || !store.condition().connected);
+        let other = Server::start();
+        reader.read_until(&watch, &[]);
+        other.ctl(&["put", "netd/v1/e", "v"]);
+        reader.read_until(&watch, &["e"]);
+    });
+}
