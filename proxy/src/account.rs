@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
+use crate::affinity::Hold;
+use crate::ejection::Door;
 use crate::gate::Pass;
 use crate::hop::Guest;
 use crate::metrics::Failure;
 use crate::snapshot::{ListenerHandle, Occupied};
 use crate::source;
-use crate::table::ProxyProtocol;
+use crate::table::{Protocol, ProxyProtocol};
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub(crate) struct Account {
     pub(crate) guest: Option<Box<Guest>>,
     started: Instant,
     backend: Option<Occupied>,
+    /// Keeps the client's backend for it.
+    hold: Option<Hold>,
     to_backend: u64,
     to_client: u64,
     /// The places it takes at its listener and in the process.
@@ -65,13 +69,16 @@ impl Account {
     ) -> Self {
         listener.meters.opened();
         listener.service.meters.opened();
+        let started = Instant::now();
+        listener.service.note_connection(started);
         Self {
             listener,
             client,
             asked,
             guest: None,
-            started: Instant::now(),
+            started,
             backend: None,
+            hold: None,
             to_backend: 0,
             to_client: 0,
             _places: places,
@@ -118,6 +125,11 @@ impl Account {
         }
     }
 
+    /// What of a backend this connection wants.
+    pub(crate) fn door(&self) -> Door {
+        Door::new(Protocol::Tcp, self.target_port())
+    }
+
     pub(crate) fn retried(&self) {
         self.listener.meters.retried();
         self.listener.service.meters.retried();
@@ -129,9 +141,18 @@ impl Account {
         self.listener.service.meters.lost_address();
     }
 
+    pub(crate) fn denied(&self) {
+        self.listener.meters.denied();
+        self.listener.service.meters.denied();
+    }
+
     pub(crate) fn connected(&mut self, backend: Occupied, took: Duration) {
-        self.listener.meters.connected(took);
-        self.listener.service.meters.connected(took);
+        for meters in [&*self.listener.meters, &*self.listener.service.meters, backend.backend.meters()] {
+            meters.connected(took);
+        }
+        backend.backend.meters().opened();
+        backend.backend.reached(self.door());
+        self.hold = self.listener.service.hold(self.client);
         self.backend = Some(backend);
     }
 
@@ -139,7 +160,8 @@ impl Account {
     pub(crate) fn moved(&mut self, to_backend: u64, to_client: u64) {
         let (up, down) = (to_backend - self.to_backend, to_client - self.to_client);
         (self.to_backend, self.to_client) = (to_backend, to_client);
-        for meters in [&self.listener.meters, &self.listener.service.meters] {
+        let backend = self.backend.as_ref().map(|held| held.backend.meters());
+        for meters in [&*self.listener.meters, &*self.listener.service.meters].into_iter().chain(backend) {
             if up > 0 {
                 meters.moved_to_backend(up);
             }
@@ -147,6 +169,11 @@ impl Account {
                 meters.moved_to_client(down);
             }
         }
+    }
+
+    /// Whether its backend drains, and the time that this connection had is over.
+    pub(crate) fn is_cut(&self, now: Instant) -> bool {
+        self.backend.as_ref().is_some_and(|held| held.backend.is_cut(self.started, now))
     }
 
     pub(crate) fn close(self, ending: Ending) {
@@ -160,6 +187,9 @@ impl Account {
             if let Some(failure) = failure {
                 meters.failed(failure);
             }
+        }
+        if let (Some(held), Some(failure)) = (&self.backend, failure) {
+            held.backend.meters().failed(failure);
         }
         info!(
             target: "access",

@@ -14,7 +14,7 @@ use netd_sys::socket::{self, Connecting};
 use crate::account::Account;
 use crate::hop::{Node, Refusal};
 use crate::metrics::Failure;
-use crate::snapshot::{BackendHandle, Occupied, Pool};
+use crate::snapshot::{Ask, BackendHandle, Occupied, Pool};
 use crate::source;
 use crate::table::Place;
 use crate::worker::Kit;
@@ -34,6 +34,8 @@ pub(crate) struct Search {
     other_family: Option<Target>,
     tried: [u16; ATTEMPTS],
     attempts: usize,
+    /// The backend that was tried last.
+    current: Option<Arc<BackendHandle>>,
     give_up: Instant,
     last: Failure,
 }
@@ -71,13 +73,14 @@ pub(crate) struct Attempt {
 impl Search {
     pub(crate) fn new(account: &Account, now: Instant) -> Self {
         let pool = account.listener.service.pool();
-        let give_up = now + pool.connect_timeout.saturating_mul(PATIENCE).min(A_DAY);
+        let give_up = now + pool.patience(PATIENCE).min(A_DAY);
         Self {
             pool,
             again: None,
             other_family: None,
             tried: [0; ATTEMPTS],
             attempts: 0,
+            current: None,
             give_up,
             last: Failure::NoBackend,
         }
@@ -98,7 +101,7 @@ impl Search {
                     return Ok(Attempt { stream, backend: backend.occupy(), node, started, until });
                 }
                 Err(error) => {
-                    self.failed(&error);
+                    self.failed(&error, account, kit);
                     if socket::no_descriptors(&error) {
                         self.again = Some(target);
                         return Err(Halt::NoDescriptor);
@@ -112,7 +115,8 @@ impl Search {
 
     /// How long to wait for what begins now.
     pub(crate) fn until(&self, now: Instant) -> Instant {
-        now + self.pool.connect_timeout.min(A_DAY)
+        let limit = self.current.as_ref().map_or(A_DAY, |backend| self.pool.connect_timeout(backend));
+        now + limit.min(A_DAY)
     }
 
     /// The other family's address of the backend that has just refused, or the next backend: a program that listens
@@ -129,7 +133,10 @@ impl Search {
                     match kit.mesh.as_ref().and_then(|table| table.at(mesh)).cloned() {
                         Some(node) => return Some(Target { backend, address: mesh, node: Some(node) }),
                         // The node has died; its backends will have gone in a moment.
-                        None => self.last = Failure::Unreachable,
+                        None => {
+                            self.last = Failure::Unreachable;
+                            self.blame(account, kit);
+                        }
                     }
                 }
                 Place::Here | Place::Elsewhere => {
@@ -148,39 +155,61 @@ impl Search {
     fn pick(&mut self, account: &Account, kit: &mut Kit) -> Option<Arc<BackendHandle>> {
         if let Some(guest) = &account.guest {
             self.attempts = ATTEMPTS;
-            return Some(Arc::clone(&guest.backend));
+            self.current = Some(Arc::clone(&guest.backend));
+            return self.current.clone();
         }
-        let tried = &self.tried[..self.attempts];
         let service = &account.listener.service;
-        let (index, backend) = service.pick(&self.pool, account.client, tried, kit.random())?;
+        let tried = &self.tried[..self.attempts];
+        let (index, backend) = service.pick(&self.pool, &ask(account, tried, kit))?;
+        let backend = Arc::clone(backend);
         if self.attempts > 0 {
+            if !service.may_retry(kit.now) {
+                account.denied();
+                return None;
+            }
             account.retried();
         }
         self.tried[self.attempts] = index;
         self.attempts += 1;
-        Some(Arc::clone(backend))
+        self.current = Some(Arc::clone(&backend));
+        Some(backend)
     }
 
     /// The node that was asked says that there will be no backend.
-    pub(crate) fn refused(&mut self, why: Refusal) {
+    pub(crate) fn refused(&mut self, why: Refusal, account: &Account, kit: &mut Kit) {
         self.last = why.failure();
+        self.blame(account, kit);
     }
 
     /// Remembers why an attempt came to nothing.
-    pub(crate) fn failed(&mut self, error: &io::Error) {
+    pub(crate) fn failed(&mut self, error: &io::Error, account: &Account, kit: &mut Kit) {
         self.last = match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Failure::Refused,
             io::ErrorKind::TimedOut => Failure::Timeout,
             _ if socket::no_descriptors(error) => Failure::Limit,
             _ => Failure::Unreachable,
         };
+        self.blame(account, kit);
     }
 
-    pub(crate) fn timed_out(&mut self) {
+    pub(crate) fn timed_out(&mut self, account: &Account, kit: &mut Kit) {
         self.last = Failure::Timeout;
         // Silence is of the machine, not of the family: the client has no time to hear it twice.
         self.other_family = None;
+        self.blame(account, kit);
     }
+
+    /// Holds the failure against the backend that was tried, when it has no other address to be tried.
+    fn blame(&self, account: &Account, kit: &mut Kit) {
+        let is_its_fault = self.other_family.is_none() && self.last != Failure::Limit;
+        if let Some(backend) = self.current.as_ref().filter(|_| is_its_fault) {
+            account.listener.service.failed(&self.pool, backend, self.last, &ask(account, &[], kit));
+        }
+    }
+}
+
+fn ask<'t>(account: &Account, tried: &'t [u16], kit: &mut Kit) -> Ask<'t> {
+    Ask { client: account.client, door: account.door(), tried, now: kit.now, random: kit.random() }
 }
 
 impl Target {

@@ -8,13 +8,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use netd_sys::poll::Waker;
 
 use crate::Error;
+use crate::clock::moment;
 use crate::gate::Gate;
-use crate::metrics::Meters;
-use crate::snapshot::{ListenerHandle, ServiceHandle};
+use crate::metrics::{Counts, Meters};
+use crate::snapshot::{BackendHandle, ListenerHandle, ServiceHandle};
 use crate::stats::{BackendStats, ListenerStats, ServiceStats, Stats};
 use crate::table::{Change, Funnel, FunnelId, Listener, ListenerId, MESH_TCP, Protocol, Service, ServiceId};
 use crate::worker::{SharedSocket, Step};
@@ -149,13 +151,13 @@ impl Control {
         match self.services.get_mut(&service.id) {
             Some(wanted) if wanted.handle.label == service.label => {
                 wanted.dropped = false;
-                wanted.handle.replace(service);
+                wanted.handle.replace(service, Instant::now());
                 announce(&wanted.handle, steps);
             }
             Some(wanted) => {
                 // Another name: listeners are led to a new handle, which counts on where the old one is.
                 wanted.dropped = false;
-                let renamed = Arc::new(wanted.handle.renamed(service));
+                let renamed = Arc::new(wanted.handle.renamed(service, Instant::now()));
                 wanted.handle = Arc::clone(&renamed);
                 let led: Vec<Listener> = self
                     .listeners
@@ -167,7 +169,7 @@ impl Control {
                 announce(&renamed, steps);
             }
             None => {
-                let handle = Arc::new(ServiceHandle::new(service));
+                let handle = Arc::new(ServiceHandle::new(service, Instant::now()));
                 let id = Arc::clone(&service.id);
                 self.services.insert(id, WantedService { handle, listeners: 0, dropped: false });
             }
@@ -306,15 +308,21 @@ impl Control {
             service: Arc::clone(&wanted.handle.id),
             label: Arc::clone(&wanted.handle.label),
             counts: wanted.handle.meters.read(),
-            backends: wanted
-                .handle
-                .pool()
-                .members()
-                .map(|(id, open)| BackendStats { backend: Arc::clone(id), open })
-                .collect(),
+            backends: wanted.handle.pool().members().iter().map(|backend| backend_stats(backend)).collect(),
         });
         let mesh = self.mesh.as_ref().map(WantedMesh::stats);
         Stats { listeners: listeners.collect(), services: services.collect(), mesh }
+    }
+}
+
+fn backend_stats(backend: &BackendHandle) -> BackendStats {
+    let counts = backend.meters().read();
+    BackendStats {
+        backend: Arc::clone(&backend.id),
+        open: backend.open(),
+        state: backend.state,
+        is_ejected: backend.ejection().is_any_out(moment(Instant::now())),
+        counts: Counts { open: backend.open().into(), ..counts },
     }
 }
 

@@ -7,7 +7,7 @@
 //! cannot push out clients that are being served. Expiry costs the same however many flows there are: within a lane
 //! the order of last activity is the order of expiry, so only the oldest of each is ever looked at.
 
-mod order;
+pub(crate) mod order;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

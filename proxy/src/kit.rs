@@ -96,6 +96,7 @@ pub(crate) enum Kind {
     Waiting,
     /// A connection of another node whose header is not whole yet.
     Arrival(SessionId),
+    Cut,
 }
 
 /// The two legs of a session.
@@ -111,6 +112,7 @@ impl Token {
     pub(crate) const DRAIN: Self = Self(6 << Self::NUMBER_BITS);
 
     pub(crate) const WAITING: Self = Self(7 << Self::NUMBER_BITS);
+    pub(crate) const CUT: Self = Self(9 << Self::NUMBER_BITS);
 
     const NUMBER_BITS: u32 = 60;
     const NUMBER: u64 = (1 << Self::NUMBER_BITS) - 1;
@@ -153,6 +155,7 @@ impl Token {
             6 => Kind::Drain,
             7 => Kind::Waiting,
             8 => Kind::Arrival(id()),
+            9 => Kind::Cut,
             _ => Kind::Waker,
         }
     }
@@ -187,6 +190,7 @@ mod tests {
         assert_eq!(Token::WAKER.kind(), Kind::Waker);
         assert_eq!(Token::DRAIN.kind(), Kind::Drain);
         assert_eq!(Token::WAITING.kind(), Kind::Waiting);
+        assert_eq!(Token::CUT.kind(), Kind::Cut);
         assert_eq!(Token::DESCRIPTORS.kind(), Kind::Descriptors);
     }
 

@@ -7,8 +7,13 @@
 //! A change: `Proxy::apply` -> control (tables, handles) -> each worker's queue -> acknowledged by all.
 
 mod account;
+mod affinity;
+mod backend;
+mod budget;
+mod clock;
 mod connect;
 mod control;
+mod ejection;
 mod error;
 mod gate;
 mod hop;
@@ -18,6 +23,7 @@ mod metrics;
 mod peers;
 mod pipe_pool;
 mod policy;
+mod pool;
 mod proxy;
 mod proxy_protocol;
 mod relay;

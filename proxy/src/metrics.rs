@@ -45,6 +45,8 @@ pub(crate) struct Meters {
     failed: [AtomicU64; Failure::ALL.len()],
     retries: AtomicU64,
     address_lost: AtomicU64,
+    denied: AtomicU64,
+    ejections: AtomicU64,
     to_backend: AtomicU64,
     to_client: AtomicU64,
     connect: [AtomicU64; CONNECT_BOUNDS.len() + 1],
@@ -76,6 +78,20 @@ impl Meters {
         self.address_lost.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// An attempt was not made, because the service had made too many.
+    pub(crate) fn denied(&self) {
+        self.denied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A backend is passed over from now on.
+    pub(crate) fn ejected(&self) {
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn moved_to_backend(&self, bytes: u64) {
         self.to_backend.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -101,6 +117,8 @@ impl Meters {
             failed: self.failed.each_ref().map(load),
             retries: load(&self.retries),
             address_lost: load(&self.address_lost),
+            denied: load(&self.denied),
+            ejections: load(&self.ejections),
             bytes_to_backend: load(&self.to_backend),
             bytes_to_client: load(&self.to_client),
             connect: self.connect.each_ref().map(load),
@@ -122,6 +140,10 @@ pub struct Counts {
     pub retries: u64,
     /// Backends that were to see their client's address and did not, because the kernel would not have it.
     pub address_lost: u64,
+    /// Attempts that were not made, because there had been too many.
+    pub denied: u64,
+    /// Times a backend was passed over for a while, because it could not be connected to.
+    pub ejections: u64,
     pub bytes_to_backend: u64,
     pub bytes_to_client: u64,
     /// Successful connects by [`CONNECT_BOUNDS`], not cumulative; the last is for what took longer.

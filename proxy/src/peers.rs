@@ -121,7 +121,7 @@ mod tests {
         };
         let gate = Arc::new(Gate::new(9, Arc::new([])));
         let places = [gate.enter().unwrap(), gate.enter().unwrap()];
-        let service = Arc::new(ServiceHandle::new(&service));
+        let service = Arc::new(ServiceHandle::new(&service, std::time::Instant::now()));
         let handle = Arc::new(ListenerHandle { listener, service, meters: Arc::default(), gate });
         let stream = TcpStream::connect(address).unwrap();
         Handed { stream, account: Account::open(handle, address, None, places), spare: None }

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// A listener on one address goes before that on every port of the address (its own is 0), and that before a listener of
-/// the port on every address.
+/// A listener on one address, be it of one port or of every port (0), goes before a listener on every address.
 #[derive(Debug)]
 pub(crate) struct Routes<T> {
     by_destination: HashMap<(IpAddr, u16), T>,
@@ -30,8 +29,8 @@ impl<T> Routes<T> {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let at = |ip, port| self.by_destination.get(&(ip, port));
-        at(ip, port).or_else(|| at(ip, 0)).or_else(|| at(every, port))
+        let ways = [(ip, port), (ip, 0), (every, port), (every, 0)];
+        ways.iter().find_map(|way| self.by_destination.get(way))
     }
 }
 
@@ -61,5 +60,9 @@ mod tests {
         assert_eq!(find(&routes, "10.0.0.1:81"), None);
         routes.remove(address("10.0.0.1:80"));
         assert_eq!(find(&routes, "10.0.0.1:80"), Some("v4"));
+        routes.put(address("10.0.0.1:0"), "every port");
+        assert_eq!(find(&routes, "10.0.0.1:80"), Some("every port"), "the address is its own");
+        assert_eq!(find(&routes, "10.0.0.1:81"), Some("every port"));
+        assert_eq!(find(&routes, "10.0.0.2:81"), None);
     }
 }

@@ -176,6 +176,15 @@ impl Sessions {
         }
     }
 
+    /// Resets the connections whose backends have drained for as long as they may.
+    pub(crate) fn cut(&mut self, kit: &mut Kit) {
+        let over = self.slab.iter().filter(|(_, session)| session.account.is_cut(kit.now));
+        let over: Vec<usize> = over.map(|(index, _)| index).collect();
+        for index in over {
+            self.settle(kit, index, Verdict::Over(Ending::Cut));
+        }
+    }
+
     /// Resets all connections that are left; how many.
     pub(crate) fn cut_all(&mut self, kit: &mut Kit) -> usize {
         let cut = self.len();
@@ -305,7 +314,7 @@ impl Session {
         match outcome {
             Ok(None) => self.connected(kit),
             Ok(Some(error)) | Err(error) => {
-                connecting.search.failed(&error);
+                connecting.search.failed(&error, &self.account, kit);
                 connecting.node_failed(Refusal::Away);
                 self.next_attempt(kit)
             }
@@ -316,7 +325,7 @@ impl Session {
         match &mut self.connecting {
             None => Verdict::Wait,
             Some(connecting) => {
-                connecting.search.timed_out();
+                connecting.search.timed_out(&self.account, kit);
                 connecting.node_failed(Refusal::Away);
                 self.next_attempt(kit)
             }
@@ -332,7 +341,7 @@ impl Session {
         // It fits into the empty buffer of a new connection.
         let written = (&self.backend.stream).write(&header).unwrap_or_default();
         if header.is_empty() || written < header.len() {
-            connecting.search.refused(Refusal::Away);
+            connecting.search.refused(Refusal::Away, &self.account, kit);
             connecting.node_failed(Refusal::Away);
             return self.next_attempt(kit);
         }
@@ -363,7 +372,7 @@ impl Session {
                 self.begin(kit)
             }
             Some(why) => {
-                connecting.search.refused(why);
+                connecting.search.refused(why, &self.account, kit);
                 connecting.node_failed(why);
                 self.next_attempt(kit)
             }

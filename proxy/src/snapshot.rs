@@ -1,17 +1,22 @@
-//! What the workers read: services and listeners made ready for the data path, off the data path. A worker reaches a
+//! What the tables say at one moment, prepared for the data path, off the data path. A worker reaches a
 //! service's current backends through one pointer and counts through handles that it holds already; it looks up nothing
 //! by name.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::metrics::Meters;
-use crate::policy::{Candidate, Draw, Picker};
-use crate::table::{Backend, BackendId, BackendState, Listener, Place, Service, ServiceId};
+use crate::affinity::{Affinity, Hold};
+pub(crate) use crate::backend::{BackendHandle, Occupied};
+use crate::budget::Budget;
+use crate::clock::moment;
+use crate::ejection::{Door, Failed};
+use crate::metrics::{Failure, Meters};
+pub(crate) use crate::pool::Pool;
+use crate::table::{Listener, Service, ServiceId};
 
 /// A service for as long as it exists: its identity, its counters, and the backends of the moment.
 #[derive(Debug)]
@@ -19,29 +24,54 @@ pub(crate) struct ServiceHandle {
     pub(crate) id: ServiceId,
     pub(crate) label: Arc<str>,
     pub(crate) meters: Arc<Meters>,
-    turn: AtomicU64,
+    lasting: Arc<Lasting>,
     current: ArcSwap<Pool>,
 }
 
+/// What goes on when the service is renamed.
+#[derive(Debug, Default)]
+struct Lasting {
+    turn: AtomicU64,
+    affinity: Arc<Affinity>,
+    /// Of workers alone, for a moment, when an attempt has failed.
+    budget: Mutex<Budget>,
+    /// When the budget has to hear of a connection.
+    budget_due: AtomicU64,
+    /// One at a time, so that two do not eject the last two.
+    ejecting: AtomicBool,
+}
+
+/// For whom a backend is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask<'t> {
+    pub(crate) client: SocketAddr,
+    /// Which door of the backend it wants.
+    pub(crate) door: Door,
+    /// Indexes into the pool of those that have failed it already.
+    pub(crate) tried: &'t [u16],
+    pub(crate) now: Instant,
+    pub(crate) random: u64,
+}
+
 impl ServiceHandle {
-    pub(crate) fn new(service: &Service) -> Self {
+    pub(crate) fn new(service: &Service, now: Instant) -> Self {
         Self {
             id: Arc::clone(&service.id),
             label: Arc::clone(&service.label),
             meters: Arc::default(),
-            turn: AtomicU64::new(0),
-            current: ArcSwap::from_pointee(Pool::new(service, &[])),
+            lasting: Arc::default(),
+            current: ArcSwap::from_pointee(Pool::new(service, &[], now)),
         }
     }
 
     /// The same service under another label.
-    pub(crate) fn renamed(&self, service: &Service) -> Self {
+    pub(crate) fn renamed(&self, service: &Service, now: Instant) -> Self {
         Self {
             id: Arc::clone(&self.id),
             label: Arc::clone(&service.label),
             meters: Arc::clone(&self.meters),
-            turn: AtomicU64::new(self.turn.load(Ordering::Relaxed)),
-            current: ArcSwap::from_pointee(Pool::new(service, &self.current.load().all)),
+            lasting: Arc::clone(&self.lasting),
+            current: ArcSwap::from_pointee(Pool::new(service, self.current.load().members(), now)),
         }
     }
 
@@ -50,9 +80,9 @@ impl ServiceHandle {
         self.current.load_full()
     }
 
-    /// Publishes other backends. Those that stay keep their count of open connections.
-    pub(crate) fn replace(&self, service: &Service) {
-        let next = Pool::new(service, &self.current.load().all);
+    /// Publishes other backends. Those that stay keep what lasts of them.
+    pub(crate) fn replace(&self, service: &Service, now: Instant) {
+        let next = Pool::new(service, self.current.load().members(), now);
         self.current.store(Arc::new(next));
     }
 
@@ -61,167 +91,65 @@ impl ServiceHandle {
         self.current.store(Arc::new(self.current.load().emptied()));
     }
 
-    /// Chooses a backend of `pool` for `client`, none of `tried`. All workers take turns together, so that a service
+    /// Chooses a backend of `pool`, none of those that were tried. All workers take turns together, so that a service
     /// is shared out evenly whichever worker a connection comes to.
-    pub(crate) fn pick<'p>(
-        &self,
-        pool: &'p Pool,
-        client: SocketAddr,
-        tried: &[u16],
-        random: u64,
-    ) -> Option<(u16, &'p Arc<BackendHandle>)> {
-        // A second attempt takes nobody's turn, and clients of a backend that fails are spread over all others.
-        let turn = if tried.is_empty() { self.turn.fetch_add(1, Ordering::Relaxed) } else { random };
-        let draw = Draw { turn, client, random, tried };
-        let index = pool.picker.pick(&draw, pool.ready.len(), |index| pool.ready[index].load())?;
-        Some((u16::try_from(index).ok()?, &pool.ready[index]))
-    }
-}
-
-/// The backends of a service at one moment; never changed once published.
-#[derive(Debug)]
-pub(crate) struct Pool {
-    /// Those that take new connections, in the order of their ids: the same on every node.
-    pub(crate) ready: Box<[Arc<BackendHandle>]>,
-    /// Those and the draining ones.
-    all: Box<[Arc<BackendHandle>]>,
-    picker: Picker,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) udp_idle: Duration,
-}
-
-impl Pool {
-    fn new(service: &Service, before: &[Arc<BackendHandle>]) -> Self {
-        let mut wanted: Vec<&Backend> = service.backends.iter().collect();
-        wanted.sort_by(|left, right| left.id.cmp(&right.id));
-        wanted.dedup_by(|left, right| left.id == right.id);
-        wanted.truncate(usize::from(u16::MAX));
-        let all: Box<[_]> =
-            wanted.iter().map(|backend| BackendHandle::carried_over(backend, before)).collect();
-        let ready: Box<[_]> = std::iter::zip(&wanted, &all)
-            .filter(|(backend, _)| backend.state == BackendState::Ready)
-            .map(|(_, handle)| Arc::clone(handle))
-            .collect();
-        let candidates: Vec<Candidate<'_>> =
-            ready.iter().map(|handle| Candidate { key: &handle.id, weight: handle.weight }).collect();
-        let picker = Picker::new(service.policy, &candidates);
-        Self { picker, ready, all, connect_timeout: service.connect_timeout, udp_idle: service.udp_idle }
+    pub(crate) fn pick<'p>(&self, pool: &'p Pool, ask: &Ask<'_>) -> Option<(u16, &'p Arc<BackendHandle>)> {
+        let choose = || {
+            // A second attempt takes nobody's turn, and clients of a backend that fails are spread over all others.
+            let is_first = ask.tried.is_empty();
+            let turn = if is_first { self.lasting.turn.fetch_add(1, Ordering::Relaxed) } else { ask.random };
+            pool.choose(ask, turn)
+        };
+        let index = match pool.affinity() {
+            None => choose()?,
+            Some(timeout) => self.lasting.affinity.of(
+                ask.client.ip(),
+                ask.now,
+                timeout,
+                |own| pool.index_of(own).filter(|index| pool.would_take(*index, ask)),
+                || choose().map(|index| (index, Arc::clone(&pool.at(index).id))),
+            )?,
+        };
+        Some((index, pool.at(index)))
     }
 
-    fn emptied(&self) -> Self {
-        Self {
-            ready: Box::default(),
-            all: Box::default(),
-            picker: Picker::RoundRobin,
-            connect_timeout: self.connect_timeout,
-            udp_idle: self.udp_idle,
+    /// Keeps the client's backend for it until the hold is dropped, where clients have backends of their own.
+    pub(crate) fn hold(&self, client: SocketAddr) -> Option<Hold> {
+        self.current.load().affinity().and_then(|_| self.lasting.affinity.hold(client.ip()))
+    }
+
+    /// Tells the budget of a connection, when it has to hear of one.
+    pub(crate) fn note_connection(&self, now: Instant) {
+        let now = moment(now);
+        if now >= self.lasting.budget_due.load(Ordering::Relaxed) {
+            let due = self.budget(|budget| budget.roll(now, self.meters.accepted()));
+            self.lasting.budget_due.store(due, Ordering::Relaxed);
         }
     }
 
-    /// All backends and how many connections and flows each has.
-    pub(crate) fn members(&self) -> impl Iterator<Item = (&BackendId, u32)> {
-        self.all.iter().map(|backend| (&backend.id, backend.load().0))
+    /// Whether a connection may make another attempt.
+    pub(crate) fn may_retry(&self, now: Instant) -> bool {
+        self.budget(|budget| budget.take(moment(now), self.meters.accepted()))
     }
 
-    /// The backend of that name, whatever its state is.
-    pub(crate) fn find(&self, id: &str) -> Option<&Arc<BackendHandle>> {
-        self.all.binary_search_by(|candidate| (*candidate.id).cmp(id)).ok().map(|at| &self.all[at])
-    }
-
-    /// Whether this backend may go on with what it has: it is ready or draining, at the same addresses.
-    pub(crate) fn keeps(&self, backend: &Arc<BackendHandle>) -> bool {
-        self.find(&backend.id)
-            .is_some_and(|found| (found.v4, found.v6, found.place) == (backend.v4, backend.v6, backend.place))
-    }
-}
-
-/// One backend. Its count of open connections lives as long as anybody holds it, through all pools that name it.
-#[derive(Debug)]
-pub(crate) struct BackendHandle {
-    pub(crate) id: BackendId,
-    v4: Option<SocketAddr>,
-    v6: Option<SocketAddr>,
-    weight: u16,
-    pub(crate) place: Place,
-    open: Arc<AtomicU32>,
-    /// The family of the address that refused a datagram last: 4, 6, or 0. A hint for flows to come.
-    shunned: Arc<AtomicU8>,
-}
-
-impl BackendHandle {
-    fn carried_over(backend: &Backend, before: &[Arc<Self>]) -> Arc<Self> {
-        let old = before
-            .binary_search_by(|candidate| candidate.id.cmp(&backend.id))
-            .map(|at| (Arc::clone(&before[at].open), Arc::clone(&before[at].shunned)));
-        let (open, shunned) = old.unwrap_or_default();
-        Arc::new(Self {
-            id: Arc::clone(&backend.id),
-            v4: backend.v4.map(SocketAddr::V4),
-            v6: backend.v6.map(SocketAddr::V6),
-            weight: backend.weight.max(1),
-            place: backend.place,
-            open,
-            shunned,
-        })
-    }
-
-    pub(crate) fn is_here(&self) -> bool {
-        self.place == Place::Here
-    }
-
-    /// Where a client's datagrams are led: to the backend's address of the client's own family where there is one, and
-    /// that has not refused the last datagram.
-    pub(crate) fn address(&self, client: IpAddr, port: Option<u16>) -> Option<SocketAddr> {
-        match self.addresses(client, port) {
-            [Some(first), Some(second)] if family(first) == self.shunned.load(Ordering::Relaxed) => {
-                Some(second)
-            }
-            [first, second] => first.or(second),
+    /// An attempt at a backend has failed: it may be passed over for a while, if somebody else is left.
+    pub(crate) fn failed(&self, pool: &Pool, backend: &BackendHandle, failure: Failure, ask: &Ask<'_>) {
+        backend.meters().failed(failure);
+        if self.lasting.ejecting.swap(true, Ordering::Acquire) {
+            // Another worker is at it; the next failure will be noted.
+            return;
         }
+        let (now, random) = (moment(ask.now), ask.random);
+        let failed = Failed { failure, door: ask.door, is_remote: backend.is_remote(), now, random };
+        if backend.ejection().failed(failed, || pool.has_another(backend, ask)) {
+            backend.meters().ejected();
+            self.meters.ejected();
+        }
+        self.lasting.ejecting.store(false, Ordering::Release);
     }
 
-    /// The address of the other family than that one, which nobody listens at. Who comes next begins with it.
-    pub(crate) fn other_than(&self, refused: SocketAddr, port: Option<u16>) -> Option<SocketAddr> {
-        let [_, other] = self.addresses(refused.ip(), port);
-        self.shunned.store(family(refused), Ordering::Relaxed);
-        other
-    }
-
-    /// The address of the client's own family and that of the other. `port` ([`Listener::target`]) replaces their own.
-    pub(crate) fn addresses(&self, client: IpAddr, port: Option<u16>) -> [Option<SocketAddr>; 2] {
-        let both = if client.is_ipv4() { [self.v4, self.v6] } else { [self.v6, self.v4] };
-        both.map(|address| {
-            let mut address = address?;
-            address
-                .set_port(port.filter(|_| self.place != Place::Elsewhere).unwrap_or_else(|| address.port()));
-            Some(address)
-        })
-    }
-
-    /// Counts a connection (or flow) until the guard is dropped.
-    pub(crate) fn occupy(self: &Arc<Self>) -> Occupied {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Occupied { backend: Arc::clone(self) }
-    }
-
-    fn load(&self) -> (u32, u16) {
-        (self.open.load(Ordering::Relaxed), self.weight)
-    }
-}
-
-fn family(address: SocketAddr) -> u8 {
-    if address.is_ipv4() { 4 } else { 6 }
-}
-
-/// A connection's hold on its backend.
-#[derive(Debug)]
-pub(crate) struct Occupied {
-    pub(crate) backend: Arc<BackendHandle>,
-}
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        self.backend.open.fetch_sub(1, Ordering::Relaxed);
+    fn budget<T>(&self, ask: impl FnOnce(&mut Budget) -> T) -> T {
+        ask(&mut self.lasting.budget.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -233,6 +161,9 @@ pub(crate) struct ListenerHandle {
     pub(crate) meters: Arc<Meters>,
     pub(crate) gate: Arc<crate::gate::Gate>,
 }
+
+/// No backend of another node is waited for longer than this: its data plane answers at once or not at all.
+pub(crate) const REMOTE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

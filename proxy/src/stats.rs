@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::hop::HopCounts;
 use crate::metrics::Counts;
-use crate::table::{BackendId, ListenerId, Protocol, ServiceId};
+use crate::table::{BackendId, BackendState, ListenerId, Protocol, ServiceId};
 
 /// Everything at one moment (counters move while they are read).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,6 +53,12 @@ pub struct ServiceStats {
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendStats {
     pub backend: BackendId,
-    /// Connections and flows that it has now.
+    /// Connections and flows that it has now, those that are being made included.
     pub open: u32,
+    /// As it counts for balancing.
+    pub state: BackendState,
+    /// It, or one of its ports, could not be connected to and is passed over for a while.
+    pub is_ejected: bool,
+    /// `accepted`: those that it was given; of datagrams, what moved is told by the listener only.
+    pub counts: Counts,
 }

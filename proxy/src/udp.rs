@@ -228,6 +228,16 @@ impl Datagrams for Udp {
         self.let_go_of_drained();
     }
 
+    fn cut(&mut self, kit: &mut Kit) {
+        let lanes: Vec<LaneId> = self.lanes.iter().map(|lane| lane.id).collect();
+        for lane in lanes {
+            let ended = self.table.end_where(lane, End::BackendGone, |flow| {
+                flow.upstream.backend().is_cut(flow.opened, kit.now)
+            });
+            self.close(ended);
+        }
+    }
+
     fn drain(&mut self, kit: &mut Kit) {
         self.draining = true;
         for funnel in self.funnels.iter() {

@@ -63,6 +63,9 @@ pub(crate) trait Datagrams {
     /// The deadline has passed: end what has been silent for too long.
     fn tick(&mut self, kit: &mut Kit);
 
+    /// The time of backends that drain is over: ends the flows that they have had since before.
+    fn cut(&mut self, kit: &mut Kit);
+
     /// Takes no new flows and lets go of all listening sockets; what is open goes on until its time is up.
     fn drain(&mut self, kit: &mut Kit);
 
@@ -244,7 +247,7 @@ impl<D: Datagrams> Worker<D> {
             Kind::Arrival(id) => self.sessions.arriving(&mut self.kit, id),
             Kind::Waker => return true,
             // These are timers, never descriptors.
-            Kind::Descriptors | Kind::Drain | Kind::Waiting => {}
+            Kind::Descriptors | Kind::Drain | Kind::Waiting | Kind::Cut => {}
         }
         false
     }
@@ -325,6 +328,7 @@ impl<D: Datagrams> Worker<D> {
                 Ok(())
             }
             Step::ServiceChanged(service) => {
+                service.pool().cuts().for_each(|at| self.kit.timers.set(at, Token::CUT));
                 self.datagrams.service_changed(&mut self.kit, &service);
                 Ok(())
             }
@@ -338,6 +342,10 @@ impl<D: Datagrams> Worker<D> {
                 Kind::Arrival(id) => self.sessions.arrivals.timed_out(id),
                 Kind::Descriptors => self.doors.look_for_descriptors(&mut self.kit),
                 Kind::Waiting => self.sessions.search_again(&mut self.kit),
+                Kind::Cut => {
+                    self.sessions.cut(&mut self.kit);
+                    self.datagrams.cut(&mut self.kit);
+                }
                 // Noticed in finish_drain().
                 Kind::Drain | Kind::Waker | Kind::Door(_) | Kind::Datagrams(_) => {}
             }

@@ -34,7 +34,7 @@ fn no_backend_is_a_reset_at_once() {
     let address = bed.listen();
     assert!(is_reset(&mut connect(address)));
     bed.service.backends = vec![backend(server.address)];
-    bed.service.backends[0].state = BackendState::Draining;
+    bed.service.backends[0].state = BackendState::Failing;
     bed.put_service();
     assert!(is_reset(&mut connect(address)));
     assert_eq!(bed.settle().failed(Failure::NoBackend), 2);
@@ -54,7 +54,7 @@ fn every_client_gets_the_backend_that_answers_with_all_it_said() {
         assert_eq!(answer, [round; 5000]);
     }
     let counts = bed.settle();
-    assert!(counts.retries >= 40, "{counts:?}");
+    assert!(counts.retries >= 3 && counts.ejections >= 3, "{counts:?}");
     assert_eq!(counts.failed.iter().sum::<u64>(), 0);
     assert_eq!(counts.connect.iter().sum::<u64>(), 40);
 }
@@ -134,7 +134,8 @@ fn a_backend_that_is_silent_costs_its_time_and_not_the_connection() {
     for _ in 0..4 {
         assert_eq!(read_all(&mut connect(address)), b"here");
     }
-    assert_eq!(bed.settle().retries, 2);
+    let counts = bed.settle();
+    assert!(counts.retries >= 1 && counts.ejections == 1, "the second silence in a row: {counts:?}");
 }
 
 #[test]

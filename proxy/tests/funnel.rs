@@ -23,10 +23,14 @@ struct Mouth {
 
 impl Mouth {
     fn open(protocol: Protocol) -> Self {
-        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Self::on(protocol, Ipv4Addr::UNSPECIFIED)
+    }
+
+    fn on(protocol: Protocol, address: Ipv4Addr) -> Self {
+        let address = SocketAddr::from((address, 0));
         let sockets = match protocol {
-            Protocol::Tcp => socket::bind_tcp_for_others(any, 2, 64),
-            Protocol::Udp => socket::bind_udp_for_others(any, 2),
+            Protocol::Tcp => socket::bind_tcp_for_others(address, 2, 64),
+            Protocol::Udp => socket::bind_udp_for_others(address, 2),
         };
         let sockets = sockets.unwrap();
         Self { port: socket::local_address(&sockets[0]).unwrap().port(), protocol, sockets }
@@ -223,4 +227,39 @@ fn datagrams_for_every_port_go_to_the_port_they_were_sent_to() {
     let mut buffer = [0; 64];
     let (length, _) = backend.recv_from(&mut buffer).unwrap();
     assert_eq!(&buffer[..length], b"question");
+}
+
+#[test]
+fn datagrams_of_one_client_follow_the_backends_at_once() {
+    let mut mouth = Mouth::on(Protocol::Udp, Ipv4Addr::new(127, 0, 0, 7));
+    let at = |last| SocketAddr::from((Ipv4Addr::new(127, 9, 9, last), mouth.port));
+    let (here, there) = (UdpSocket::bind(at(9)).unwrap(), UdpSocket::bind(at(10)).unwrap());
+    let mut bed = Bed::new(&[SocketAddr::from((Ipv4Addr::new(127, 9, 9, 9), 1))]);
+    mouth.put(&bed);
+    let every = mouth.listener((Ipv4Addr::new(127, 0, 0, 7), 0).into(), "s");
+    bed.proxy.apply(vec![Change::PutListener(every)], Vec::new()).unwrap();
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    for socket in [&client, &here, &there] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    let exchange = |server: &UdpSocket| {
+        let mut buffer = [0; 8];
+        client.send_to(b"ask", mouth.at(7)).unwrap();
+        let (_, from) = server.recv_from(&mut buffer).unwrap();
+        server.send_to(b"answer", from).unwrap();
+        assert_eq!(client.recv(&mut buffer).unwrap(), 6);
+    };
+    exchange(&here);
+    // Another backend takes its place: the very next datagram of the same client is led there.
+    bed.set_backends(&[SocketAddr::from((Ipv4Addr::new(127, 9, 9, 10), 1))]);
+    exchange(&there);
+    // Nobody, for a while.
+    bed.set_backends(&[]);
+    client.send_to(b"lost", mouth.at(7)).unwrap();
+    common::eventually("it is dropped", || {
+        let counts = bed.counts();
+        (counts.failed(netd_proxy::Failure::NoBackend) == 1).then_some(())
+    });
+    bed.set_backends(&[SocketAddr::from((Ipv4Addr::new(127, 9, 9, 9), 1))]);
+    exchange(&here);
 }

@@ -5,15 +5,15 @@ use std::time::Instant;
 
 /// The two ends of one list, and when its oldest flow is to be looked at.
 #[derive(Default)]
-pub(super) struct Order {
+pub(crate) struct Order {
     first: Option<u32>,
     last: Option<u32>,
-    pub(super) wake: Option<Instant>,
+    pub(crate) wake: Option<Instant>,
 }
 
 /// The neighbours of every flow in the one list it is in.
 #[derive(Default)]
-pub(super) struct Links(Vec<Link>);
+pub(crate) struct Links(Vec<Link>);
 
 #[derive(Clone, Copy, Default)]
 struct Link {
@@ -22,17 +22,17 @@ struct Link {
 }
 
 impl Order {
-    pub(super) fn first(&self) -> Option<u32> {
+    pub(crate) fn first(&self) -> Option<u32> {
         self.first
     }
 
-    pub(super) fn last(&self) -> Option<u32> {
+    pub(crate) fn last(&self) -> Option<u32> {
         self.last
     }
 }
 
 impl Links {
-    pub(super) fn append(&mut self, order: &mut Order, id: u32) {
+    pub(crate) fn append(&mut self, order: &mut Order, id: u32) {
         let place = id as usize;
         if place >= self.0.len() {
             self.0.resize(place + 1, Link::default());
@@ -46,7 +46,7 @@ impl Links {
     }
 
     /// Takes `id`, which is in `order`, out of it.
-    pub(super) fn remove(&mut self, order: &mut Order, id: u32) {
+    pub(crate) fn remove(&mut self, order: &mut Order, id: u32) {
         let Link { before, behind } = std::mem::take(&mut self.0[id as usize]);
         match before {
             Some(before) => self.0[before as usize].behind = behind,
@@ -59,7 +59,7 @@ impl Links {
     }
 
     /// The members from the oldest on.
-    pub(super) fn iter(&self, order: &Order) -> impl Iterator<Item = u32> {
+    pub(crate) fn iter(&self, order: &Order) -> impl Iterator<Item = u32> {
         std::iter::successors(order.first, |&id| self.0[id as usize].behind)
     }
 }

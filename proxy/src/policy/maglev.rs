@@ -2,7 +2,7 @@
 //! A connection (client address and port) has one place, so every node picks the same backend for it, in constant time
 //! however many backends there are; a backend that goes or comes moves little more than its own share.
 
-use super::{Candidate, Draw, hash_address, hash_key, mix};
+use super::{Candidate, Draw, Field, hash_address, hash_key, instead, mix};
 
 #[derive(Debug)]
 pub(crate) struct Maglev {
@@ -10,8 +10,9 @@ pub(crate) struct Maglev {
 }
 
 /// Primes; the table has at least a hundred places per backend, so that shares are even within one per cent. Few sizes,
-/// far apart: a table of another size is another table, and every connection would have another place.
-const SIZES: [u32; 3] = [16_381, 262_139, 1_048_573];
+/// far apart: a table of another size is another table, and every connection would have another place. The last is
+/// enough for as many backends as a pool may have.
+pub(super) const SIZES: [u32; 4] = [16_381, 262_139, 1_048_573, 7_340_033];
 const PLACES_PER_BACKEND: usize = 100;
 const FREE: u16 = u16::MAX;
 
@@ -25,11 +26,12 @@ impl Maglev {
         Self { places: fill(candidates, size) }
     }
 
-    pub(super) fn pick(&self, draw: &Draw<'_>, count: usize) -> Option<usize> {
-        let connection = mix(hash_address(draw.client.ip()) ^ mix(u64::from(draw.client.port())));
+    pub(super) fn pick(&self, draw: &Draw, field: &impl Field) -> Option<usize> {
+        let port = if draw.by_address { 0 } else { draw.client.port() };
+        let connection = mix(hash_address(draw.client.ip()) ^ mix(u64::from(port)));
         let start = usize::try_from(connection % u64::try_from(self.places.len().max(1)).ok()?).ok()?;
         let chosen = usize::from(*self.places.get(start)?);
-        if !draw.is_tried(chosen) {
+        if !field.is_out(chosen) {
             return Some(chosen);
         }
         // The backend of the next places: clients of one that fails are spread over all others.
@@ -37,8 +39,8 @@ impl Maglev {
         others
             .take(PLACES_PER_BACKEND)
             .map(|place| usize::from(*place))
-            .find(|index| !draw.is_tried(*index))
-            .or_else(|| draw.from(chosen, count))
+            .find(|index| !field.is_out(*index))
+            .or_else(|| instead(connection, field, |_| 1))
     }
 }
 

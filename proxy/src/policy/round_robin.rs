@@ -1,8 +1,9 @@
 //! Everybody in turn.
 
-use super::Draw;
+use super::{Draw, Field, instead};
 
-pub(super) fn pick(draw: &Draw<'_>, count: usize) -> Option<usize> {
-    let turn = draw.turn % u64::try_from(count).ok()?;
-    draw.from(usize::try_from(turn).ok()?, count)
+pub(super) fn pick(draw: &Draw, field: &impl Field) -> Option<usize> {
+    let turn = draw.turn % u64::try_from(field.count()).ok()?;
+    let index = usize::try_from(turn).ok()?;
+    if field.is_out(index) { instead(draw.random, field, |_| 1) } else { Some(index) }
 }

@@ -2,7 +2,7 @@
 //! of n times the golden ratio, laid over the weights side by side; that sequence leaves no gap anywhere, so after any
 //! number of choices every backend is within a few of its exact share. No state but the turn.
 
-use super::{Candidate, Draw};
+use super::{Candidate, Draw, Field, below, instead};
 
 #[derive(Debug)]
 pub(crate) struct Weighted {
@@ -25,10 +25,12 @@ impl Weighted {
         Self { ends }
     }
 
-    pub(super) fn pick(&self, draw: &Draw<'_>, count: usize) -> Option<usize> {
-        let total = u128::from(*self.ends.last()?);
-        let fraction = u128::from(draw.turn.wrapping_mul(STEP));
-        let point = u64::try_from((fraction * total) >> 64).ok()?;
-        draw.from(self.ends.partition_point(|end| *end <= point), count)
+    pub(super) fn pick(&self, draw: &Draw, field: &impl Field) -> Option<usize> {
+        let point = below(draw.turn.wrapping_mul(STEP), *self.ends.last()?);
+        let index = self.ends.partition_point(|end| *end <= point);
+        if field.is_out(index) {
+            return instead(draw.random, field, |index| u64::from(field.load(index).1.max(1)));
+        }
+        Some(index)
     }
 }

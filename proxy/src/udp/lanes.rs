@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::flows::LaneId;
+use crate::flows::{Key, LaneId};
 use crate::snapshot::{ListenerHandle, Pool};
 use crate::table::{ListenerId, ServiceId};
 use crate::worker::SharedSocket;
@@ -19,10 +19,19 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// The port that answers have to leave from, if it is not the socket's own: 0 if it is.
-    pub(super) fn answers_from(&self) -> u16 {
+    /// The port that answers to the client of `key` have to leave from, if it is not the socket's own: 0 if it is.
+    pub(super) fn answers_from(&self, key: &Key) -> u16 {
         let listener = &self.handle.listener;
-        if listener.funnel.is_some() { listener.address.port() } else { 0 }
+        match listener.address.port() {
+            _ if listener.funnel.is_none() => 0,
+            0 => key.port,
+            port => port,
+        }
+    }
+
+    /// The port of the backend for the client of `key`, if it is not that of the backend's address.
+    pub(super) fn target_port(&self, key: &Key) -> Option<u16> {
+        self.handle.listener.target(key.port)
     }
 }
 
@@ -42,15 +51,16 @@ impl Lanes {
         self.slots.get(id.0 as usize)?.as_ref()
     }
 
-    /// Whether a listener of ours is on this port of this address, or of every address.
+    /// Whether a listener of ours is on this port, or every port, of this address, or of every address.
     pub(super) fn has_listener_on(&self, address: SocketAddr) -> bool {
         let is_on = |lane: &Lane| {
             let listener = lane.handle.listener.address;
-            listener.port() == address.port()
+            [0, address.port()].contains(&listener.port())
                 && (listener.ip().is_unspecified() || listener.ip() == address.ip())
         };
         // There may be thousands; most senders' ports are none of ours.
-        self.by_port.contains_key(&address.port()) && self.iter().any(is_on)
+        let ports = [0, address.port()];
+        ports.iter().any(|port| self.by_port.contains_key(port)) && self.iter().any(is_on)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {

@@ -127,6 +127,7 @@ impl Udp {
             meters.moved_to_backend(sent.bytes as u64);
             meters.datagrams.moved_to_backend(datagrams.saturating_sub(kept));
             entry.handle.service.meters.moved_to_backend(sent.bytes as u64);
+            flow.upstream.backend().meters().moved_to_backend(sent.bytes as u64);
             if !self.refused.is_empty() {
                 self.forward_again(kit, id, lane);
             }
@@ -135,7 +136,7 @@ impl Udp {
 
     /// Sends what met a refusal once more: to another backend, or to the same if there is no other.
     fn forward_again(&mut self, kit: &mut Kit, id: FlowId, lane: LaneId) {
-        self.note_refusal(id);
+        self.note_refusal(kit, id);
         self.pick_again(kit, id);
         let Some(entry) = self.lanes.get(lane) else { return };
         let (Some(flow), meters) = (self.table.flow(id), &entry.handle.meters) else { return };
@@ -157,6 +158,7 @@ impl Udp {
         meters.datagrams.moved_to_backend(left);
         meters.moved_to_backend(sent.bytes as u64);
         entry.handle.service.meters.moved_to_backend(sent.bytes as u64);
+        flow.upstream.backend().meters().moved_to_backend(sent.bytes as u64);
     }
 }
 

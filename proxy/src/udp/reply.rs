@@ -11,7 +11,6 @@ use crate::flows::{FlowId, LaneId, Traffic};
 use crate::worker::Kit;
 
 use super::groups::Groups;
-use super::lanes::Lane;
 use super::{BATCH, BYTES_EACH, Dropped, Udp};
 
 /// What has come from backends and not left yet.
@@ -45,13 +44,11 @@ impl Udp {
         let count = match self.replies.batch.recv_more(flow.upstream.socket()) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(_) => return self.note_refusal(id),
+            Err(_) => return self.note_refusal(kit, id),
         };
         let held = self.replies.batch.len();
-        let port = match flow.key.port {
-            0 => self.lanes.get(flow.key.lane).map_or(0, Lane::answers_from),
-            asked => asked,
-        };
+        let lane = self.lanes.get(flow.key.lane);
+        let port = lane.map_or(0, |lane| lane.answers_from(&flow.key));
         let mut traffic = Traffic::default();
         for place in held - count..held {
             let datagram = self.replies.batch.datagram(place);
@@ -59,7 +56,8 @@ impl Udp {
             let from = flow.key.local.map(|address| Local { address, interface: 0, port });
             self.replies.targets.push(Target { lane: flow.key.lane, client: flow.key.client, from });
         }
-        if let Some(lane) = self.lanes.get(flow.key.lane) {
+        if let Some(lane) = lane {
+            flow.upstream.answered(lane, &flow.key, traffic.bytes);
             lane.handle.meters.datagrams.moved_to_client(traffic.datagrams);
             lane.handle.service.meters.moved_to_client(traffic.bytes);
             lane.handle.meters.moved_to_client(traffic.bytes);

@@ -9,10 +9,13 @@ use std::sync::Arc;
 use netd_sys::poll::Interest;
 use netd_sys::{datagram, socket};
 
+use crate::affinity::Hold;
+use crate::ejection::Door;
 use crate::flows::{End, Ended, FlowId, Key, Room};
 use crate::gate::Pass;
 use crate::metrics::Failure;
-use crate::snapshot::{ListenerHandle, Occupied, Pool, ServiceHandle};
+use crate::snapshot::{Ask, BackendHandle, ListenerHandle, Occupied, Pool, ServiceHandle};
+use crate::table::Protocol;
 use crate::worker::Kit;
 
 use super::{Dropped, Lane, Number, Udp};
@@ -27,6 +30,8 @@ pub(super) struct Upstream {
     /// The place is already the other one of two addresses that the backend has.
     turned: bool,
     _pass: Pass,
+    /// Keeps the client's backend for it.
+    _hold: Option<Hold>,
 }
 
 impl Upstream {
@@ -34,12 +39,24 @@ impl Upstream {
         self.socket.as_fd()
     }
 
+    pub(super) fn backend(&self) -> &BackendHandle {
+        &self.occupied.backend
+    }
+
     /// Whether the flow of `key` would still be led there.
     pub(super) fn leads_as(&self, key: &Key, handle: &ListenerHandle, pool: &Pool) -> bool {
         let backend = &self.occupied.backend;
+        let addresses = backend.addresses(key.client.ip(), handle.listener.target(key.port));
         Arc::ptr_eq(&self.service, &handle.service)
             && pool.keeps(backend)
-            && backend.addresses(key.client.ip(), handle.listener.target(key.port)).contains(&Some(self.peer))
+            && addresses.contains(&Some(self.peer))
+    }
+
+    /// The backend has sent something.
+    pub(super) fn answered(&self, lane: &Lane, key: &Key, bytes: u64) {
+        let backend = self.backend();
+        backend.meters().moved_to_client(bytes);
+        backend.reached(Door::new(Protocol::Udp, lane.target_port(key)));
     }
 
     /// Tells of the flow that has ended, once.
@@ -87,6 +104,7 @@ impl Udp {
             Ok(_) => {
                 handle.meters.opened();
                 handle.service.meters.opened();
+                handle.service.note_connection(kit.now);
             }
             Err(why) => {
                 let failure = match why {
@@ -104,9 +122,10 @@ impl Udp {
     fn try_open(&mut self, kit: &mut Kit, key: Key, handle: &ListenerHandle) -> Result<FlowId, Dropped> {
         let pool = self.lanes.get(key.lane).map(|lane| Arc::clone(&lane.pool)).ok_or(Dropped::NoBackend)?;
         let service = &handle.service;
-        let (_, backend) = service.pick(&pool, key.client, &[], kit.random()).ok_or(Dropped::NoBackend)?;
-        let peer =
-            backend.address(key.client.ip(), handle.listener.target(key.port)).ok_or(Dropped::NoBackend)?;
+        let port = handle.listener.target(key.port);
+        let ask = ask(kit, &key, port, &[]);
+        let (_, backend) = service.pick(&pool, &ask).ok_or(Dropped::NoBackend)?;
+        let peer = backend.address(key.client.ip(), port).ok_or(Dropped::NoBackend)?;
         let pass = self.room(kit, key, handle).ok_or(Dropped::Limit)?;
         let socket = match datagram::connect(peer) {
             // Another flow's descriptor does as well, if one has gone quiet.
@@ -123,8 +142,19 @@ impl Udp {
                 .add(&socket, Number::Flow(id).token(), Interest::READ)
                 .map_err(|_| Dropped::Exhausted)?;
             let occupied = backend.occupy();
+            backend.meters().opened();
+            let hold = service.hold(key.client);
             let service = Arc::clone(service);
-            Ok(Upstream { socket, peer, occupied, service, refused: false, turned: false, _pass: pass })
+            Ok(Upstream {
+                socket,
+                peer,
+                occupied,
+                service,
+                refused: false,
+                turned: false,
+                _pass: pass,
+                _hold: hold,
+            })
         })
     }
 
@@ -150,11 +180,18 @@ impl Udp {
     }
 
     /// The socket of this flow has reported that its backend does not listen.
-    pub(super) fn note_refusal(&mut self, id: FlowId) {
+    pub(super) fn note_refusal(&mut self, kit: &mut Kit, id: FlowId) {
         let Some(flow) = self.table.flow(id) else { return };
         if let Some(lane) = self.lanes.get(flow.key.lane) {
             lane.handle.meters.failed(Failure::Refused);
             lane.handle.service.meters.failed(Failure::Refused);
+            let backend = flow.upstream.backend();
+            let port = lane.target_port(&flow.key);
+            // One that may listen in the other family is not at fault yet.
+            if flow.upstream.turned || backend.addresses(flow.upstream.peer.ip(), port)[1].is_none() {
+                let ask = ask(kit, &flow.key, port, &[]);
+                lane.handle.service.failed(&lane.pool, backend, Failure::Refused, &ask);
+            }
         }
         if let Some(upstream) = self.table.upstream_mut(id) {
             upstream.refused = true;
@@ -181,6 +218,7 @@ impl Udp {
             // The old socket is this flow's alone: closing it takes it out of the poller.
             (upstream.socket, upstream.peer, upstream.occupied) = (socket, peer, occupied);
             upstream.turned = turned;
+            upstream.backend().meters().opened();
             handle.meters.retried();
             handle.service.meters.retried();
         }
@@ -196,7 +234,7 @@ struct Elsewhere {
 
 fn elsewhere(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream) -> Option<Elsewhere> {
     let backend = &now.occupied.backend;
-    let turn = backend.other_than(now.peer, lane.handle.listener.target(key.port));
+    let turn = backend.other_than(now.peer, lane.target_port(key));
     let turn = turn.map(|peer| Elsewhere { peer, occupied: backend.occupy(), turned: true });
     if now.turned {
         another(kit, lane, key, pool, now).or(turn)
@@ -206,9 +244,15 @@ fn elsewhere(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream)
 }
 
 fn another(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream) -> Option<Elsewhere> {
-    let refusing = pool.ready.iter().position(|backend| backend.id == now.occupied.backend.id);
-    let tried = refusing.and_then(|at| u16::try_from(at).ok());
-    let (_, backend) = lane.handle.service.pick(pool, key.client, tried.as_slice(), kit.random())?;
-    let peer = backend.address(key.client.ip(), lane.handle.listener.target(key.port))?;
+    let refusing = pool.index_of(&now.occupied.backend.id);
+    let port = lane.target_port(key);
+    let ask = ask(kit, key, port, refusing.as_slice());
+    let (_, backend) = lane.handle.service.pick(pool, &ask)?;
+    let peer = backend.address(key.client.ip(), port)?;
     Some(Elsewhere { peer, occupied: backend.occupy(), turned: false })
+}
+
+fn ask<'t>(kit: &mut Kit, key: &Key, port: Option<u16>, tried: &'t [u16]) -> Ask<'t> {
+    let door = Door::new(Protocol::Udp, port);
+    Ask { client: key.client, door, tried, now: kit.now, random: kit.random() }
 }

@@ -177,3 +177,48 @@ fn draining_lets_the_last_answers_through() {
         });
     });
 }
+
+#[test]
+fn a_draining_backend_keeps_its_flows_until_its_time_is_over() {
+    in_namespace(|| {
+        let (old, new) = (Echo::named("old:"), Echo::named("new:"));
+        let rig = Rig::new(Setup::default(), &[old.address]);
+        let (first, second) = (rig.local_client(), rig.local_client());
+        assert_eq!(ask(&first, b"x"), b"old:x");
+        rig.drain_first(&[old.address, new.address], Duration::from_millis(500));
+        assert_eq!(ask(&second, b"x"), b"new:x", "a new flow");
+        assert_eq!(ask(&first, b"y"), b"old:y", "goes on");
+        eventually("the flow is cut", || rig.counts().open == 1);
+        assert_eq!(ask(&first, b"z"), b"new:z", "and its next datagram finds another backend");
+    });
+}
+
+#[test]
+fn an_unwell_backend_loses_its_flows_at_once() {
+    in_namespace(|| {
+        let (sick, well) = (Echo::named("sick:"), Echo::named("well:"));
+        let rig = Rig::new(Setup::default(), &[sick.address]);
+        let client = rig.local_client();
+        assert_eq!(ask(&client, b"x"), b"sick:x");
+        rig.fail_first(&[sick.address, well.address]);
+        assert_eq!(ask(&client, b"y"), b"well:y");
+    });
+}
+
+#[test]
+fn a_flow_passes_over_one_that_has_refused_others() {
+    in_namespace(|| {
+        let echo = Echo::named("b:");
+        let rig = Rig::new(Setup::default(), &[nobody(), echo.address]);
+        let first = rig.local_client();
+        assert_eq!(ask_until_answered(&first, b"x"), b"b:x");
+        eventually("the refusal has come", || {
+            let client = rig.local_client();
+            ask_until_answered(&client, b"x");
+            rig.counts().failed(Failure::Refused) >= 1
+        });
+        for _ in 0..20 {
+            assert_eq!(ask(&rig.local_client(), b"y"), b"b:y", "nothing is lost any more");
+        }
+    });
+}

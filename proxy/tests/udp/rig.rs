@@ -132,6 +132,23 @@ impl Rig {
         self.proxy.apply(vec![self.service(backends)], Vec::new()).unwrap();
     }
 
+    /// The first of these drains, and its flows end after `limit`.
+    pub(crate) fn drain_first(&self, backends: &[SocketAddr], limit: Duration) {
+        self.change_first(backends, BackendState::Draining, Some(limit));
+    }
+
+    /// The first of these has been found unwell.
+    pub(crate) fn fail_first(&self, backends: &[SocketAddr]) {
+        self.change_first(backends, BackendState::Failing, None);
+    }
+
+    fn change_first(&self, backends: &[SocketAddr], state: BackendState, drain: Option<Duration>) {
+        let Change::PutService(mut service) = self.service(backends) else { unreachable!("a service") };
+        service.backends[0].state = state;
+        service.drain = drain;
+        self.proxy.apply(vec![Change::PutService(service)], Vec::new()).unwrap();
+    }
+
     pub(crate) fn drop_listener(&self) {
         self.proxy.apply(vec![Change::DropListener { listener: LISTENER.into() }], Vec::new()).unwrap();
     }
