@@ -19,7 +19,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use indexed::{Indexed, Keyed, NetworkKey, PeerKey, SandboxKey};
-pub(crate) use node::{Member, Node, Peer};
+pub(crate) use node::{Availability, Lease, LeaseHolder, Member, Node, Peer};
 pub(crate) use pool::{AddressPool, PoolAddress, Purpose};
 pub(crate) use service::Service;
 
@@ -57,6 +57,15 @@ pub(crate) enum Driver {
     Overlay {
         vni: u32,
     },
+}
+
+/// Whose a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// This node's.
+    Local,
+    /// All nodes'.
+    Shared,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -272,6 +281,8 @@ pub(crate) enum Change {
 /// Every record.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Model {
+    /// This node's name.
+    pub here: Id,
     pub networks: Indexed<Network>,
     pub sandboxes: Indexed<Sandbox>,
     pub services: Indexed<Service>,
@@ -280,10 +291,23 @@ pub(crate) struct Model {
     pub members: BTreeMap<Id, Arc<Member>>,
     /// Endpoints of other nodes.
     pub peers: Indexed<Peer>,
+    /// Addresses of overlay networks that are held, by network.
+    pub leases: BTreeMap<Id, BTreeMap<IpAddr, Arc<Lease>>>,
+    /// What nodes show each other where they take connections for their backends.
+    pub mesh_secret: Option<Arc<str>>,
     /// What Docker's own allocation of addresses was given, by subnet.
     pub pools: BTreeMap<Id, Arc<AddressPool>>,
     /// The addresses of each pool that were given out.
     pub pool_addresses: BTreeMap<Id, BTreeMap<IpAddr, Arc<PoolAddress>>>,
+}
+
+impl Network {
+    pub(crate) const fn scope(&self) -> Scope {
+        match self.driver {
+            Driver::Bridge => Scope::Local,
+            Driver::Overlay { .. } => Scope::Shared,
+        }
+    }
 }
 
 impl Sandbox {

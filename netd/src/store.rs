@@ -7,22 +7,22 @@
 
 mod bytes;
 mod error;
-#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
 mod etcd;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
 mod lock;
+mod merged;
 mod records;
 mod redb;
 mod txn;
 mod watch;
 
 pub(crate) use error::{CommitError, StoreError};
-#[allow(unused_imports, reason = "as above")]
 pub(crate) use etcd::{
     Etcd, EtcdSettings, Health, HostPort, Identity, Login, MOST_OPERATIONS, Tls, Wake, read_small,
 };
-pub(crate) use records::{Record, RecordError, Records, encode, encode_lease, key_of, lease_key};
+pub(crate) use merged::{MESH_SECRET, Records};
+pub(crate) use records::{Record, RecordError, encode, encode_lease, key_of, lease_key};
 pub(crate) use redb::Redb;
 pub(crate) use txn::Txn;
 pub(crate) use watch::{Batch, Entry, KeyChange, Watch};
@@ -53,17 +53,14 @@ pub(crate) trait Store: Send {
 ///
 /// What a node writes under [`LIVING`] goes when the node does. While the store is out of reach its watch has told what
 /// a copy on this node's disk says; once it is back, the watch tells the difference as one more batch.
-#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
 pub(crate) trait SharedStore: Store {
     fn condition(&self) -> Condition;
 }
 
 /// Prefixes of keys that are bound to the life of the node that wrote them.
-#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
 pub(crate) const LIVING: [&str; 3] = ["node/", "endpoint/", "closing/"];
 
 /// How a shared store is.
-#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Condition {
     /// Commits can go through, and the watch has told all that was there when it became so.
@@ -83,6 +80,8 @@ pub(crate) struct Snapshot {
     pub entries: Vec<Entry>,
 }
 
+#[cfg(test)]
+pub(crate) mod simulated;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]

@@ -9,17 +9,31 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
+use sha2::{Digest as _, Sha256};
 
 use super::error::{Invalid, IpamError, some_of};
 use super::runs::Runs;
 use super::span::{Family, Span, number};
 use super::walk::check_address;
-use crate::model::{Id, Network, Sandbox, Subnet};
+use crate::model::{Id, Lease, LeaseHolder, Network, Sandbox, Subnet};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub sandbox: Id,
     pub name: Arc<str>,
+    /// On a network of the cluster: where it is.
+    pub node: Option<Id>,
+}
+
+impl From<&Lease> for Holder {
+    fn from(lease: &Lease) -> Self {
+        let (LeaseHolder::Sandbox(holder) | LeaseHolder::Service(holder)) = &lease.holder;
+        Self {
+            sandbox: Arc::clone(holder),
+            name: Arc::clone(&lease.name),
+            node: Some(Arc::clone(&lease.node)),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -59,7 +73,8 @@ impl Leases {
         let mut leases = Self::new(network);
         let mut youngest = BTreeMap::new();
         for sandbox in sandboxes {
-            let holder = Holder { sandbox: Arc::clone(&sandbox.id), name: Arc::clone(&sandbox.name) };
+            let (id, name) = (Arc::clone(&sandbox.id), Arc::clone(&sandbox.name));
+            let holder = Holder { sandbox: id, name, node: None };
             for endpoint in sandbox.endpoints.iter().filter(|endpoint| endpoint.network == network.id) {
                 for address in endpoint.addresses() {
                     let Ok(subnet) = leases.subnet(Family::of(address)) else { continue };
@@ -77,6 +92,40 @@ impl Leases {
             subnet.remembered.insert(whole.first, whole.last);
         }
         leases
+    }
+
+    /// The table of a network that many nodes share, for [`Self::note`] to fill. Each node begins its search elsewhere.
+    pub(crate) fn shared(network: &Network, node: &str) -> Self {
+        let mut leases = Self::new(network);
+        let digest = Sha256::digest(node.as_bytes());
+        let place = digest[..8].iter().fold(0, |number, byte| (number << 8) | u128::from(*byte));
+        for subnet in &mut leases.subnets {
+            let Span { first, last, .. } = subnet.dynamic;
+            subnet.next = first + place % (last - first).saturating_add(1).max(1);
+            let whole = Span::from(subnet.subnet);
+            subnet.remembered.insert(whole.first, whole.last);
+        }
+        leases
+    }
+
+    /// Who has an address, as the cluster's store tells it.
+    pub(crate) fn note(&mut self, address: IpAddr, holder: Holder) {
+        if let Ok(subnet) = self.subnet(Family::of(address)) {
+            subnet.hold(number(address), holder);
+        }
+    }
+
+    /// The same for one that nobody has any more.
+    pub(crate) fn forget(&mut self, address: IpAddr) {
+        let holder = self.held_by(address).map(|holder| Arc::clone(&holder.sandbox));
+        if let Some(holder) = holder {
+            self.release(address, &holder);
+        }
+    }
+
+    fn held_by(&self, address: IpAddr) -> Option<&Holder> {
+        let family = Family::of(address);
+        self.subnets.iter().find(|subnet| subnet.dynamic.family == family)?.held.get(&number(address))
     }
 
     /// Whether no neighbour can remember another holder of that address.
@@ -195,20 +244,30 @@ impl SubnetLeases {
         if let Some((name, _)) = self.auxiliary.iter().find(|&(_, &taken)| taken == address) {
             return Some(format!("the auxiliary address {name}"));
         }
-        self.held.get(&number(address)).map(|holder| format!("sandbox {}", holder.name))
+        let holder = self.held.get(&number(address))?;
+        Some(match &holder.node {
+            None => format!("sandbox {}", holder.name),
+            Some(node) => format!("{} on node {node}", holder.name),
+        })
     }
 
     fn exhausted(&self, network: Arc<str>) -> IpamError {
-        let holders: BTreeSet<&str> = self
-            .held
-            .range(self.dynamic.first..=self.dynamic.last)
-            .map(|(_, holder)| &*holder.name)
-            .collect();
+        let holders = || self.held.range(self.dynamic.first..=self.dynamic.last).map(|(_, holder)| holder);
+        let names: BTreeSet<&str> = holders().map(|holder| &*holder.name).collect();
+        let mut of_nodes: BTreeMap<&str, usize> = BTreeMap::new();
+        for node in holders().filter_map(|holder| holder.node.as_deref()) {
+            *of_nodes.entry(node).or_default() += 1;
+        }
+        let mut shown = some_of("sandboxes", names.len(), names.iter().map(ToString::to_string));
+        if !of_nodes.is_empty() {
+            let nodes = of_nodes.iter().map(|(node, count)| format!("{count} on {node}"));
+            shown = format!("{shown} ({})", nodes.collect::<Vec<_>>().join(", "));
+        }
         IpamError::AddressesExhausted {
             family: self.dynamic.family,
             network,
             part: self.part,
-            holders: some_of("sandboxes", holders.len(), holders.iter().map(ToString::to_string)),
+            holders: shown,
         }
     }
 }

@@ -48,7 +48,7 @@ fn planned(request: SubnetRequest) -> Result<Subnet, IpamError> {
 }
 
 fn holder(name: &str) -> Holder {
-    Holder { sandbox: format!("id-{name}").into(), name: name.into() }
+    Holder { sandbox: format!("id-{name}").into(), name: name.into(), node: None }
 }
 
 fn leases(subnet: &str, range: Option<&str>) -> Leases {
@@ -275,7 +275,7 @@ fn an_address_in_use_is_refused_by_its_holder() {
 fn an_address_is_fresh_until_somebody_gave_it_back() {
     let network = testing::network("app", &[("10.0.0.0/24", "10.0.0.1"), ("fd00::/64", "fd00::1")]);
     let mut leases = Leases::new(&network);
-    let holder = Holder { sandbox: "a".into(), name: "a".into() };
+    let holder = Holder { sandbox: "a".into(), name: "a".into(), node: None };
     for address in ["10.0.0.9", "fd00::9"].map(|text| text.parse::<IpAddr>().unwrap()) {
         leases.reserve(address, &holder).unwrap();
         assert!(leases.is_fresh(address), "held for the first time");
@@ -330,7 +330,7 @@ fn the_table_is_rebuilt_from_the_records() {
     for (age, name) in ["a", "b", "c"].into_iter().enumerate() {
         let mut sandbox = testing::sandbox(name);
         sandbox.created += Duration::from_secs(age as u64);
-        let holder = Holder { sandbox: Arc::clone(&sandbox.id), name: Arc::clone(&sandbox.name) };
+        let holder = Holder { sandbox: Arc::clone(&sandbox.id), name: Arc::clone(&sandbox.name), node: None };
         let v4 = before.lease(Family::V4, &holder).unwrap();
         let v6 = before.lease(Family::V6, &holder).unwrap();
         sandbox.endpoints.push(testing::endpoint(&network.id, &[v4, v6]));

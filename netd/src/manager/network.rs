@@ -16,9 +16,9 @@ use super::undo::{Step, Undo};
 use super::wire::{self, Owner, Wish};
 use super::{World, docker, find, new_id, overlay};
 use crate::error::Result;
-use crate::ipam::{HostUse, Leases, SubnetRequest, plan};
+use crate::ipam::{HostUse, SubnetRequest, plan};
 use crate::model::{
-    BigTcp, Driver, Endpoint, Id, Mode, Network, NetworkKey, NetworkOptions, Sandbox, SandboxKey,
+    BigTcp, Driver, Endpoint, Id, Mode, Network, NetworkKey, NetworkOptions, Sandbox, SandboxKey, Scope,
 };
 use crate::store::{Record as _, Txn, encode, key_of, lease_key};
 
@@ -110,11 +110,11 @@ fn build(world: &mut World, undo: &mut Undo, draft: Draft<'_>) -> Result<Arc<Net
     };
     undo.push(Step::Bridge(network.clone()));
     world.kernel.ensure_network(&network)?;
-    world.leases.insert(Arc::clone(&network.id), Leases::new(&network));
+    world.books.begin_leases(&network);
     let key = key_of::<Network>(network.id());
     let txn = Txn::default().expect_absent(Arc::clone(&key)).put(key, encode(&network)?);
     if let Err(error) = world.commit(&txn) {
-        world.leases.remove(&network.id);
+        world.books.end_leases(&network.id);
         return Err(error);
     }
     world.tell("network", "create", &network.id, &network.name, &[("type", "bridge")]);
@@ -216,7 +216,7 @@ fn predefined(name: &str) -> crate::error::Fault {
 /// The record goes first: what the kernel keeps after a crash here is unknown to every record, and found at start.
 pub(super) fn delete(world: &mut World, network: &Arc<Network>) -> Result<()> {
     world.commit(&Txn::default().delete(key_of::<Network>(&network.id)))?;
-    world.leases.remove(&network.id);
+    world.books.end_leases(&network.id);
     world.tell("network", "destroy", &network.id, &network.name, &[("type", "bridge")]);
     Ok(world.kernel.remove_network(network)?)
 }
@@ -339,14 +339,10 @@ pub(crate) fn disconnect(world: &mut World, wanted: &str, request: &DisconnectSa
 /// The kernel's part of a disconnect that is committed: total, so that one failure does not keep the rest.
 fn leave(world: &mut World, after: &Sandbox, endpoint: &Endpoint) -> Result<()> {
     let cut = world.kernel.detach(endpoint);
-    if let Some(leases) = world.leases.get_mut(&endpoint.network) {
-        for address in endpoint.addresses() {
-            leases.release(address, &after.id);
-        }
-    }
+    world.books.release(endpoint, &after.id);
     // A namespace that is gone has no routes to change.
     if let Ok(netns) = wire::open_netns(after) {
-        let model = world.records.model();
+        let model = world.books.model();
         let routes: Vec<_> =
             after.endpoints.iter().map(|other| (other, wire::gateways(after, other, model))).collect();
         world.kernel.route(&netns, &routes)?;
@@ -359,9 +355,5 @@ fn leave(world: &mut World, after: &Sandbox, endpoint: &Endpoint) -> Result<()> 
 /// Puts the sandbox's new record in the place of the one that was read.
 pub(super) fn replace(world: &World, after: &Sandbox) -> Result<Txn> {
     let key = key_of::<Sandbox>(&after.id);
-    let txn = match world.records.revision_of(&key) {
-        Some(revision) => Txn::default().expect(Arc::clone(&key), revision),
-        None => Txn::default().expect_absent(Arc::clone(&key)),
-    };
-    Ok(txn.put(key, encode(after)?))
+    Ok(world.books.revise(Scope::Local, &key).put(key, encode(after)?))
 }

@@ -76,7 +76,7 @@ pub(super) fn follow_underlay(world: &mut World) {
         tracing::warn!(%error, "cannot look at the ways to other nodes");
         return;
     }
-    if let Err(error) = world.kernel.resize_overlays(world.records.model()) {
+    if let Err(error) = world.kernel.resize_overlays(world.books.model()) {
         tracing::warn!(error = %Chain(&error), "cannot follow the ways to other nodes");
     }
 }

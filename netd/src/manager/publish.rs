@@ -174,7 +174,7 @@ fn steer_all(world: &mut World, publish: &Publish) -> Result<(), Uncaught> {
     if let Some(taken) = taken.into_iter().next() {
         return Err(Uncaught::Taken(taken));
     }
-    world.reconcile.prepare_steering(world.records.model()).map_err(Uncaught::Fault)?;
+    world.reconcile.prepare_steering(world.books.model()).map_err(Uncaught::Fault)?;
     if world.reconcile.steering().has_room(places().count()) {
         return Ok(());
     }

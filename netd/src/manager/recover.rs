@@ -8,6 +8,7 @@ use netd_api::network::{CreateIpam, CreateNetwork};
 use netd_sys::netlink::link::Link;
 use netd_sys::netns::Netns;
 
+use super::books::Books;
 use super::network::DEFAULT;
 use super::undo::Undo;
 use super::{World, docker, network, overlay, sandbox, wire};
@@ -16,39 +17,35 @@ use crate::config::Config;
 use crate::driver::{DOOMED, Kernel, shaping_device, tunnel};
 use crate::error::{Chain, Result};
 use crate::files::Files;
-use crate::ipam::{Leases, Pool, Pools};
+use crate::ipam::{Pool, Pools};
 use crate::model::{Mode, Network, Sandbox, SandboxKey};
 use crate::ports::Ports;
 use crate::reconcile::{HostResolver, Reconcile};
 use crate::steer::Steering;
-use crate::store::{Records, Redb, Store, Txn, encode, key_of};
+use crate::store::{Redb, Txn, encode, key_of};
 use crate::tables::Neighbours;
 
 /// Opens the store and reads it; touches nothing in the kernel.
 pub(crate) fn open(config: Arc<Config>, bus: Bus) -> anyhow::Result<World> {
-    let mut store = Redb::open(&config.state_dir)?;
-    let watch = store.watch()?;
+    let store = Redb::open(&config.state_dir)?;
+    let books = Books::open(config.node.as_str().into(), Box::new(store), None, 0)?;
     let pools: Vec<Pool> = config.pools.clone();
     let files = Files::new(&config.run_dir);
     let host = HostResolver::new(config.resolv_conf.clone(), config.dns_servers.clone());
     let kernel = Kernel::open()?;
     let steering = Steering::new(config.steer, config.reservation_holders.clone());
     let mut world = World {
-        watch,
-        records: Records::default(),
         reconcile: Reconcile::new(files, host, kernel.background.clone(), config.workers(), steering)?,
         kernel,
         pools: Pools::new(&pools, &machine_seed(&config))?,
-        leases: BTreeMap::new(),
-        ports: Ports::default(),
+        ports: Ports::rebuild(books.model()),
         turns: BTreeMap::new(),
         neighbours: Neighbours::default(),
+        books,
         bus,
-        store: Box::new(store),
         config,
     };
-    world.take_in();
-    world.rebuild();
+    world.carry();
     Ok(world)
 }
 
@@ -57,20 +54,6 @@ fn machine_seed(config: &Config) -> Vec<u8> {
     let mut seed = std::fs::read("/etc/machine-id").unwrap_or_default();
     seed.extend_from_slice(config.node.as_bytes());
     seed
-}
-
-impl World {
-    /// The tables that live beside the records.
-    fn rebuild(&mut self) {
-        let model = self.records.model();
-        let on = |network| model.sandboxes.by(&SandboxKey::On(network)).map(|sandbox| &**sandbox);
-        self.leases = model
-            .networks
-            .iter()
-            .map(|(id, network)| (Arc::clone(id), Leases::rebuild(network, on(Arc::clone(id)))))
-            .collect();
-        self.ports = Ports::rebuild(model);
-    }
 }
 
 /// Makes the kernel hold what the records say. One object that cannot be repaired is told and does not keep the rest.
@@ -95,7 +78,7 @@ pub(crate) fn recover(world: &mut World) -> Result<()> {
         };
         note(repaired, "sandbox", &sandbox.name);
     }
-    let model = world.records.model();
+    let model = world.books.model();
     world.reconcile.write_firewall(model);
     for sandbox in model.sandboxes.values() {
         world.reconcile.write_files(sandbox, model);
@@ -196,7 +179,7 @@ fn repair(world: &mut World, sandbox: &Arc<Sandbox>, in_place: &BTreeSet<String>
         let Some(network) = world.model().networks.get(&endpoint.network).cloned() else { continue };
         tracing::info!(sandbox = %sandbox.name, link = %endpoint.host_link, "putting back an endpoint");
         world.kernel.detach(endpoint)?;
-        let gateways = wire::gateways(sandbox, endpoint, world.records.model());
+        let gateways = wire::gateways(sandbox, endpoint, world.books.model());
         let index = world.kernel.attach(&network, endpoint, &netns, gateways)?;
         world.kernel.background.announce(&netns, index, endpoint);
     }

@@ -221,9 +221,9 @@ pub(super) fn open_sockets(
     sandbox: &Sandbox,
     netns: &Netns,
 ) -> Result<()> {
-    let (view, listeners) = tables::served(sandbox, world.records.model());
+    let (view, listeners) = tables::served(sandbox, world.books.model());
     if listeners.values().any(|listener| listener.funnel.is_some()) {
-        world.reconcile.prepare_steering(world.records.model())?;
+        world.reconcile.prepare_steering(world.books.model())?;
     }
     for key in world.reconcile.open(view.as_ref(), &listeners, netns)? {
         undo.push(Step::Sockets(key));
@@ -307,11 +307,7 @@ pub(super) fn take_down(world: &mut World, sandbox: &Arc<Sandbox>) -> Result<Vec
         if let Err(error) = overlay::absent_if_unused(world, &endpoint.network) {
             errors.push(error.to_string());
         }
-        if let Some(leases) = world.leases.get_mut(&endpoint.network) {
-            for address in endpoint.addresses() {
-                leases.release(address, &sandbox.id);
-            }
-        }
+        world.books.release(endpoint, &sandbox.id);
     }
     publish::release_all(world, sandbox);
     if sandbox.netns_is_ours

@@ -5,12 +5,14 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use netd_sys::netns::Netns;
 
 use super::{World, overlay};
 use crate::dataplane::SocketKey;
 use crate::error::{Chain, Result};
+use crate::ipam::Holder;
 use crate::model::{Endpoint, Id, Network, Publish};
 
 #[derive(Default)]
@@ -18,9 +20,9 @@ pub(super) struct Undo(Vec<Step>);
 
 pub(super) enum Step {
     Lease {
-        network: Id,
+        network: Arc<Network>,
         address: IpAddr,
-        sandbox: Id,
+        holder: Holder,
     },
     Port {
         sandbox: Id,
@@ -53,11 +55,7 @@ impl Undo {
 impl Step {
     fn run(self, world: &mut World) {
         match self {
-            Self::Lease { network, address, sandbox } => {
-                if let Ok(leases) = world.leases_of(&network) {
-                    leases.release(address, &sandbox);
-                }
-            }
+            Self::Lease { network, address, holder } => world.books.unclaim(&network, address, &holder),
             Self::Port { sandbox, publish } => world.ports.release(&sandbox, &publish),
             Self::Directory(path) => note(std::fs::remove_dir_all(&path), path.display()),
             Self::Namespace(path) => note(Netns::remove_at(&path), path.display()),

@@ -11,7 +11,7 @@ use super::wire::{self, Owner};
 use super::{World, find};
 use crate::error::{Chain, Result};
 use crate::model::{BigTcp, Endpoint, Network, Sandbox, SandboxKey};
-use crate::store::{Record as _, Txn, encode, key_of};
+use crate::store::{Record as _, encode, key_of};
 
 pub(crate) fn network(world: &mut World, wanted: &str, request: &ChangeNetwork) -> Result<Arc<Network>> {
     if matches!(wanted, "host" | "none") {
@@ -40,11 +40,8 @@ pub(crate) fn network(world: &mut World, wanted: &str, request: &ChangeNetwork) 
         keep_apart(world, &before, !after.options.icc)?;
     }
     let key = key_of::<Network>(after.id());
-    let txn = match world.records.revision_of(&key) {
-        Some(revision) => Txn::default().expect(Arc::clone(&key), revision),
-        None => Txn::default().expect_absent(Arc::clone(&key)),
-    };
-    if let Err(error) = world.commit(&txn.put(key, encode(&after)?)) {
+    let txn = world.books.revise(after.scope(), &key).put(key, encode(&after)?);
+    if let Err(error) = world.commit_to(after.scope(), &txn) {
         if after.options.icc != before.options.icc
             && let Err(error) = keep_apart(world, &before, !before.options.icc)
         {

@@ -10,12 +10,12 @@ use netd_sys::netns::{Netns, NetnsId};
 use nix::libc;
 use sha2::{Digest as _, Sha256};
 
-use super::undo::{Step, Undo};
+use super::undo::Undo;
 use super::{World, hex, new_id, overlay, short};
 use crate::driver::{Gateways, mac_for};
 use crate::error::Result;
 use crate::ipam::{Family, Holder, HostUse};
-use crate::model::{Bandwidth, Endpoint, Id, Model, Network, Rate, Sandbox};
+use crate::model::{Bandwidth, Endpoint, Id, LeaseHolder, Model, Network, Rate, Sandbox};
 use crate::tables::gateway_endpoint;
 
 const ETHERNET_HEADER: u32 = 14;
@@ -126,16 +126,17 @@ pub(super) fn lease(
     family: Family,
     wanted: Option<IpAddr>,
 ) -> Result<Option<(IpAddr, u8)>> {
-    let holder = Holder { sandbox: Arc::clone(owner.id), name: Arc::clone(owner.name) };
-    let leases = world.leases_of(&network.id)?;
-    let (address, prefix) = match wanted {
-        Some(address) => leases.reserve(address, &holder)?,
-        None if leases.has(family) => leases.lease(family, &holder)?,
-        None => return Ok(None),
-    };
-    let (network, sandbox) = (Arc::clone(&network.id), Arc::clone(owner.id));
-    undo.push(Step::Lease { network, address, sandbox });
-    Ok(Some((address, prefix)))
+    let holder = Holder { sandbox: Arc::clone(owner.id), name: Arc::clone(owner.name), node: None };
+    let has_family = world.books.leases_of(&network.id)?.has(family);
+    if wanted.is_none() && !has_family {
+        return Ok(None);
+    }
+    let as_whom = LeaseHolder::Sandbox(Arc::clone(owner.id));
+    let assigned = world.claim(undo, network, &holder, &as_whom, |leases| match wanted {
+        Some(address) => leases.reserve(address, &holder),
+        None => leases.lease(family, &holder),
+    })?;
+    Ok(Some(assigned))
 }
 
 /// The sandbox's name, or what stands in for it, comes first: it is the one that reverse queries answer.
@@ -213,7 +214,7 @@ pub(super) fn attach(
 /// An announcement goes to every port of the bridge, so it is left out where it can tell nobody anything: nobody has had
 /// the address before, on a bridge that only we put ports on.
 fn may_be_remembered(world: &World, network: &Network, endpoint: &Endpoint) -> bool {
-    let leases = world.leases.get(&network.id);
+    let leases = world.books.leases(&network.id);
     let is_fresh = |address| leases.is_some_and(|leases| leases.is_fresh(address));
     network.adopted_bridge.is_some() || !endpoint.addresses().all(is_fresh)
 }

@@ -21,6 +21,8 @@ pub(crate) struct Node {
     pub mesh: SocketAddr,
     pub vxlan_port: u16,
     pub version: Arc<str>,
+    /// Chosen by chance at the first start with a state directory: two daemons of one name are told apart by it.
+    pub identity: Arc<str>,
     /// Since when it lives.
     pub since: SystemTime,
 }
@@ -31,6 +33,9 @@ pub(crate) struct Member {
     pub name: Id,
     /// From 1; of two members never the same.
     pub number: u16,
+    /// How often it was taken in again after it had been removed. A node that still holds to an earlier term has lost
+    /// its addresses in between.
+    pub term: u32,
     pub availability: Availability,
     pub joined: SystemTime,
 }
@@ -66,4 +71,31 @@ pub(crate) struct Peer {
     pub service: Option<Id>,
     pub weight: u16,
     pub state: EndpointState,
+}
+
+/// Who holds an address of an overlay network. Not bound to a life: the address of a node that is away is given to
+/// nobody else before that node, or somebody with `node rm`, gives it back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lease {
+    /// `<network id>/<address>`, as its key.
+    pub id: Id,
+    /// Who took it; a sandbox is on that node.
+    pub node: Id,
+    pub holder: LeaseHolder,
+    /// The holder's, for a person to read.
+    pub name: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LeaseHolder {
+    Sandbox(Id),
+    /// Goes with the service, whatever becomes of the node.
+    Service(Id),
+}
+
+impl Lease {
+    pub(crate) const fn is_of_sandbox(&self) -> bool {
+        matches!(self.holder, LeaseHolder::Sandbox(_))
+    }
 }

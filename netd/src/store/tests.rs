@@ -12,7 +12,7 @@ use super::{
     Batch, Entry, KeyChange, Record, RecordError, Records, Redb, Store, StoreError, Txn, encode,
     encode_lease, key_of, lease_key,
 };
-use crate::model::{Change, Sandbox};
+use crate::model::{Change, Sandbox, Scope};
 use crate::testing;
 
 /// A store whose directory goes with it.
@@ -40,6 +40,15 @@ fn redb_passes_the_suite() {
     super::suite::run(&|| {
         let directory = TempDir::new().expect("a directory");
         Box::new(Temporary { store: Redb::open(directory.path()).expect("open"), _directory: directory })
+    });
+}
+
+#[test]
+fn the_simulated_store_of_a_cluster_passes_the_suite() {
+    super::suite::run(&|| {
+        let sea = super::simulated::Sea::default();
+        let end = sea.end();
+        sea.open(end)
     });
 }
 
@@ -271,9 +280,9 @@ fn records_come_back_as_changes_with_before_and_after() {
     assert_eq!(next(), [change(None, Some(&first))]);
     assert_eq!(next(), [change(Some(&first), Some(&second))]);
     assert_eq!(next(), [change(Some(&second), None)]);
-    assert_eq!(records.revision(), revision + 2);
-    assert_eq!(records.revision_of(&key), None);
-    assert_eq!(records.revision_of("lease/n/fd00::2"), Some(revision));
+    assert_eq!(records.revision(Scope::Local), revision + 2);
+    assert_eq!(records.revision_of(Scope::Local, &key), None);
+    assert_eq!(records.revision_of(Scope::Local, "lease/n/fd00::2"), Some(revision));
 }
 
 #[test]
@@ -282,7 +291,7 @@ fn a_record_of_a_newer_netd_is_refused_by_name_and_changes_nothing() {
     let error = records.apply(&entry("sandbox/ab", br#"{"v":2,"record":{"anything":1}}"#, 1)).unwrap_err();
     assert!(matches!(error, RecordError::Newer { found: 2, .. }), "{error}");
     assert!(error.to_string().contains("sandbox/ab"), "{error}");
-    assert_eq!(records.revision(), 0);
+    assert_eq!(records.revision(Scope::Local), 0);
     for garbage in [&b"{"[..], b"", b"null", b"{\"v\":1}", br#"{"v":1,"record":{"id":"ab"}}"#] {
         let error = records.apply(&entry("sandbox/ab", garbage, 1)).unwrap_err();
         assert!(matches!(error, RecordError::Malformed { .. }), "{error}");
@@ -290,5 +299,5 @@ fn a_record_of_a_newer_netd_is_refused_by_name_and_changes_nothing() {
     let misplaced = encode(&sandbox("cd", "x")).unwrap();
     let error = records.apply(&entry("sandbox/ab", &misplaced, 1)).unwrap_err();
     assert!(matches!(error, RecordError::Misplaced { .. }), "{error}");
-    assert_eq!(records.apply(&entry("service/ab", b"of a later netd", 1)).unwrap(), []);
+    assert_eq!(records.apply(&entry("thing/ab", b"of a later netd", 1)).unwrap(), []);
 }

@@ -40,6 +40,13 @@ impl Txn {
         self
     }
 
+    /// Both, or neither.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.checks.extend(other.checks);
+        self.writes.extend(other.writes);
+        self
+    }
+
     pub(crate) fn checks(&self) -> &[Check] {
         &self.checks
     }

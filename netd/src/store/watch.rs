@@ -1,6 +1,7 @@
 //! Committed changes on their way to whoever builds tables from them.
 
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError};
+use std::time::Duration;
 
 use super::{Key, Revision, Value};
 
@@ -29,6 +30,15 @@ pub(crate) enum KeyChange {
     Deleted { key: Key },
 }
 
+impl KeyChange {
+    pub(crate) fn key(&self) -> &Key {
+        match self {
+            Self::Put(entry) => &entry.key,
+            Self::Deleted { key } => key,
+        }
+    }
+}
+
 /// The reader's end.
 #[derive(Debug)]
 pub(crate) struct Watch(Receiver<Batch>);
@@ -40,6 +50,15 @@ impl Watch {
             Ok(batch) => Ok(Some(batch)),
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(Closed),
+        }
+    }
+
+    /// The next batch, if it comes within that time.
+    pub(crate) fn next_within(&self, limit: Duration) -> Result<Option<Batch>, Closed> {
+        match self.0.recv_timeout(limit) {
+            Ok(batch) => Ok(Some(batch)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Closed),
         }
     }
 }

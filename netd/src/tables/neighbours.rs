@@ -181,6 +181,7 @@ mod tests {
             addresses: vec![vtep],
             mesh: (vtep, 6383).into(),
             vxlan_port: 4789,
+            identity: "".into(),
             version: "0".into(),
             since: SystemTime::UNIX_EPOCH,
         })

@@ -220,5 +220,5 @@ fn standing<'a>(model: &'a Model, pool: &AddressPool) -> Option<&'a Arc<Network>
 /// Who has the address on the network that stands on the pool.
 fn network_holder(world: &World, pool: &AddressPool, address: IpAddr) -> Option<String> {
     let network = standing(world.model(), pool)?;
-    world.leases.get(&network.id)?.holder(address)
+    world.books.leases(&network.id)?.holder(address)
 }

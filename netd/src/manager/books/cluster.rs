@@ -1,0 +1,189 @@
+//! This node's end of the cluster's store: its watch, what this node claims and is there, and what is owed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::own::Wanted;
+use crate::model::{Availability, Change, Id, Model, Network, Node, Sandbox, Scope};
+use crate::store::{Batch, CommitError, Condition, Key, Revision, SharedStore, StoreError, Txn, Watch};
+
+/// Revisions that were written or served, and of which nobody has been told yet.
+const UNTOLD: usize = 1024;
+
+/// What this node is in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not known yet: the store has not been reached.
+    Apart,
+    Member,
+    /// Somebody has removed it; it comes back only when it is asked to.
+    Removed,
+    /// It was removed and asked back, and has not cleaned up in between.
+    Stale,
+    /// Another daemon that lives has its name.
+    NameTaken(Arc<Node>),
+}
+
+pub(crate) struct Cluster {
+    store: Box<dyn SharedStore>,
+    pub(super) watch: Watch,
+    /// The next batch of the watch has all there is.
+    pub(super) whole: bool,
+    /// The record of this node, as it is to be while it lives.
+    pub(super) node: Arc<Node>,
+    pub(super) standing: Standing,
+    /// Taken in the store for a record that is not written yet.
+    pub(super) claimed: BTreeSet<Key>,
+    /// What this node's records want to be there.
+    pub(super) wanted: Wanted,
+    pub(super) stale: Stale,
+    /// What is there may not be what is wanted.
+    pub(super) unsettled: bool,
+    /// The life of the store's in which all that is there was written.
+    pub(super) bound: u64,
+    /// Of own endpoints, and held by others: each with who.
+    pub(super) disputed: BTreeMap<Key, String>,
+    pub(super) settled: Option<Instant>,
+    /// Own commits, and batches by the number under which tables have them.
+    written: Vec<(Revision, Instant)>,
+    taken_in: Vec<(Revision, u64)>,
+}
+
+/// What of the wanted has to be made anew.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stale {
+    All,
+    Of(BTreeMap<Id, Option<Arc<Sandbox>>>),
+}
+
+impl Cluster {
+    pub(crate) fn new(mut store: Box<dyn SharedStore>, node: Node) -> Result<Self, StoreError> {
+        let watch = store.watch()?;
+        Ok(Self {
+            store,
+            watch,
+            whole: true,
+            node: Arc::new(node),
+            standing: Standing::Apart,
+            claimed: BTreeSet::new(),
+            wanted: Wanted::new(),
+            stale: Stale::All,
+            unsettled: true,
+            bound: 0,
+            disputed: BTreeMap::new(),
+            settled: None,
+            written: Vec::new(),
+            taken_in: Vec::new(),
+        })
+    }
+
+    pub(crate) fn condition(&self) -> Condition {
+        self.store.condition()
+    }
+
+    pub(super) fn commit(&mut self, txn: &Txn) -> Result<Revision, CommitError> {
+        let revision = self.store.commit(txn)?;
+        remember(&mut self.written, (revision, Instant::now()));
+        Ok(revision)
+    }
+
+    pub(super) fn begin_watch(&mut self) -> Result<Option<Batch>, StoreError> {
+        self.watch = self.store.watch()?;
+        self.whole = true;
+        Ok(self.watch.try_next().unwrap_or_default())
+    }
+
+    pub(super) fn taken_in(&mut self, revision: Revision, turn: u64) {
+        remember(&mut self.taken_in, (revision, turn));
+    }
+
+    /// Own commits and batches taken in since the last time.
+    pub(crate) fn untold(&mut self) -> (Vec<(Revision, Instant)>, Vec<(Revision, u64)>) {
+        (std::mem::take(&mut self.written), std::mem::take(&mut self.taken_in))
+    }
+
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    pub(crate) fn disputed(&self) -> impl Iterator<Item = &str> {
+        self.disputed.values().map(|text| &**text)
+    }
+
+    /// When everything of this node's was last found to be there.
+    pub(crate) fn settled(&self) -> Option<Instant> {
+        self.settled
+    }
+
+    /// Notes what of the wanted depends on these changes.
+    pub(super) fn follow(&mut self, changes: &[Change], model: &Model) {
+        for change in changes {
+            match change {
+                Change::Sandbox { before, after } => {
+                    self.follow_sandbox(before.as_ref(), after.as_ref(), model)
+                }
+                Change::Network { before, after } => {
+                    let of_all = |network: &Arc<Network>| network.scope() == Scope::Shared;
+                    if before.as_ref().or(after.as_ref()).is_some_and(of_all) {
+                        self.want_all();
+                    }
+                }
+                Change::Member { before, after } => {
+                    if before.as_ref().or(after.as_ref()).is_some_and(|member| member.name == model.here) {
+                        self.want_all();
+                    }
+                }
+                Change::Node { before, after } => {
+                    if before.as_ref().or(after.as_ref()).is_some_and(|node| node.name == model.here) {
+                        self.unsettled = true;
+                    }
+                }
+                // An endpoint is told as a backend of services that are there.
+                Change::Service { before: None, .. } | Change::Service { after: None, .. } => self.want_all(),
+                Change::Service { .. } | Change::Peer { .. } => {}
+            }
+        }
+    }
+
+    /// What is disputed now; what was not before goes to the log.
+    pub(super) fn dispute(&mut self, disputed: BTreeMap<Key, String>) {
+        for (key, by) in disputed.iter().filter(|(key, _)| !self.disputed.contains_key(*key)) {
+            tracing::error!(%key, by, "an address of a sandbox here is held by another");
+        }
+        self.disputed = disputed;
+    }
+
+    pub(super) fn want_all(&mut self) {
+        (self.stale, self.unsettled) = (Stale::All, true);
+    }
+
+    fn follow_sandbox(&mut self, before: Option<&Arc<Sandbox>>, after: Option<&Arc<Sandbox>>, model: &Model) {
+        let shared =
+            |network: &Id| model.networks.get(network).is_none_or(|network| network.scope() == Scope::Shared);
+        let mut endpoints =
+            [before, after].into_iter().flatten().flat_map(|sandbox| sandbox.endpoints.iter());
+        if !endpoints.any(|endpoint| shared(&endpoint.network)) {
+            return;
+        }
+        let Some(id) = before.or(after).map(|sandbox| Arc::clone(&sandbox.id)) else { return };
+        self.unsettled = true;
+        if let Stale::Of(sandboxes) = &mut self.stale {
+            // What the first of several changes found is what is wanted now.
+            sandboxes.entry(id).or_insert_with(|| before.cloned());
+        }
+    }
+}
+
+/// Nobody listens for long at times: the oldest go.
+fn remember<T>(untold: &mut Vec<T>, one: T) {
+    if untold.len() == UNTOLD {
+        untold.drain(..UNTOLD / 2);
+    }
+    untold.push(one);
+}
+
+/// Whether connections are kept from the endpoints of that node.
+pub(crate) fn drains(model: &Model, node: &str) -> bool {
+    model.members.get(node).is_some_and(|member| member.availability == Availability::Drain)
+}

@@ -1,0 +1,442 @@
+//! A cluster in one thread: the books of several nodes on one simulated store, with crashes between any two commits,
+//! nodes cut off, leases that end, answers that are lost, nodes removed and asked back. What a seed does is done again by
+//! the same seed: `NETD_SEED=17 cargo test -p netd simulation`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use netd_api::Code;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::cluster::{Cluster, Standing};
+use super::{Books, own};
+use crate::error::Fault;
+use crate::ipam::{Family, Holder};
+use crate::model::{
+    Availability, Driver, Id, Lease, LeaseHolder, Member, Network, Node, Peer, Sandbox, Scope,
+};
+use crate::store::simulated::Sea;
+use crate::store::{Record, Txn, encode, key_of};
+use crate::testing;
+
+const NODES: usize = 4;
+const STEPS: usize = 220;
+const SEEDS: u64 = 60;
+
+struct Host {
+    name: Id,
+    disk: Sea,
+    disk_end: usize,
+    end: usize,
+    /// None while no process runs.
+    books: Option<Books>,
+    /// Its disk has failed, or its machine was thrown away.
+    is_lost: bool,
+    starts: u64,
+}
+
+struct World {
+    random: StdRng,
+    sea: Sea,
+    hosts: Vec<Host>,
+    made: u32,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let sea = Sea::default();
+        let hosts = (0..NODES).map(|number| Host::new(&sea, number)).collect();
+        let mut world = Self { random: StdRng::seed_from_u64(seed), sea, hosts, made: 0 };
+        (0..NODES).for_each(|host| world.start(host));
+        world
+    }
+
+    fn one_in(&mut self, many: u32) -> bool {
+        self.random.random_range(0..many) == 0
+    }
+
+    /// Ends the process of that host at this very place, some of the time.
+    fn may_crash(&mut self, host: usize) -> bool {
+        let crashes = self.one_in(12);
+        if crashes {
+            self.hosts[host].books = None;
+        }
+        crashes
+    }
+
+    fn start(&mut self, host: usize) {
+        let (sea, now) = (self.sea.clone(), SystemTime::UNIX_EPOCH);
+        let host = &mut self.hosts[host];
+        if host.is_lost {
+            return;
+        }
+        host.starts += 1;
+        let cluster = Cluster::new(sea.open(host.end), host.node()).expect("a watch");
+        let local = host.disk.open(host.disk_end);
+        let books = Books::open(Arc::clone(&host.name), local, Some(cluster), host.starts << 32);
+        host.books = Some(books.expect("it opens"));
+        host.pursue(now);
+    }
+
+    fn step(&mut self) {
+        let host = self.random.random_range(0..NODES);
+        match self.random.random_range(0..100) {
+            0..30 => self.attach(host),
+            30..45 => self.detach(host),
+            45..52 => self.make_network(host),
+            52..55 => self.remove_network(host),
+            55..60 => self.hosts[host].books = None,
+            60..65 => self.sea.cut(self.hosts[host].end),
+            65..69 => self.sea.expire(self.hosts[host].end),
+            69..71 => self.sea.lose_answer(self.hosts[host].end),
+            71..73 => self.remove_node(host),
+            73..75 => self.activate(host),
+            75..84 => self.come_back(host),
+            _ => self.hosts[host].pursue(SystemTime::UNIX_EPOCH),
+        }
+    }
+
+    fn come_back(&mut self, host: usize) {
+        self.sea.heal(self.hosts[host].end);
+        if self.hosts[host].books.is_none() {
+            self.start(host);
+        }
+    }
+
+    fn attach(&mut self, host: usize) {
+        let pick = self.random.random::<u32>() as usize;
+        let Some(books) = &self.hosts[host].books else { return };
+        let networks: Vec<Arc<Network>> = books.model().networks.values().cloned().collect();
+        let Some(network) = (!networks.is_empty()).then(|| Arc::clone(&networks[pick % networks.len()]))
+        else {
+            return;
+        };
+        self.made += 1;
+        let mut sandbox = testing::sandbox(&format!("s{}", self.made));
+        let holder = Holder { sandbox: Arc::clone(&sandbox.id), name: Arc::clone(&sandbox.name), node: None };
+        let as_whom = LeaseHolder::Sandbox(Arc::clone(&sandbox.id));
+        let Some(books) = &mut self.hosts[host].books else { return };
+        let claimed = books.claim(&network, &holder, &as_whom, |leases| leases.lease(Family::V4, &holder));
+        let (address, prefix) = match claimed {
+            Ok(assigned) => assigned,
+            Err(Fault(error)) => {
+                let expected =
+                    [Code::Unavailable, Code::Exhausted, Code::Forbidden, Code::Conflict, Code::NotFound];
+                assert!(expected.contains(&error.code), "{error}");
+                return;
+            }
+        };
+        if self.may_crash(host) {
+            return;
+        }
+        let mut endpoint = testing::endpoint(&network.id, &[(address, prefix)]);
+        endpoint.id = format!("e{}", self.made).into();
+        sandbox.endpoints.push(endpoint);
+        self.write(host, &sandbox, true);
+    }
+
+    fn detach(&mut self, host: usize) {
+        let pick = self.random.random::<u32>() as usize;
+        let Some(books) = &self.hosts[host].books else { return };
+        let sandboxes: Vec<Arc<Sandbox>> = books.model().sandboxes.values().cloned().collect();
+        if !sandboxes.is_empty() {
+            self.write(host, &sandboxes[pick % sandboxes.len()], false);
+        }
+    }
+
+    fn write(&mut self, host: usize, sandbox: &Sandbox, stays: bool) {
+        let key = key_of::<Sandbox>(&sandbox.id);
+        let txn = match stays {
+            true => {
+                Txn::default().expect_absent(Arc::clone(&key)).put(key, encode(sandbox).expect("a record"))
+            }
+            false => Txn::default().delete(key),
+        };
+        let Some(books) = &mut self.hosts[host].books else { return };
+        books.commit(Scope::Local, &txn).expect("a local commit");
+        if !self.may_crash(host) {
+            self.hosts[host].pursue(SystemTime::UNIX_EPOCH);
+        }
+    }
+
+    fn make_network(&mut self, host: usize) {
+        let name = format!("n{}", self.random.random_range(0..6));
+        self.made += 1;
+        let id: Id = format!("net{}", self.made).into();
+        let Some(books) = &mut self.hosts[host].books else { return };
+        let _ = books.create_shared("network", |books| {
+            let network = plan(books, &name, &id)?;
+            let key = key_of::<Network>(&network.id);
+            Ok((Txn::default().expect_absent(Arc::clone(&key)).put(key, encode(&network)?), ()))
+        });
+    }
+
+    fn remove_network(&mut self, host: usize) {
+        let pick = self.random.random::<u32>() as usize;
+        let Some(books) = &mut self.hosts[host].books else { return };
+        let networks: Vec<Arc<Network>> = books.model().networks.values().cloned().collect();
+        if !networks.is_empty() {
+            let _ = books.remove_shared_network(&networks[pick % networks.len()]);
+        }
+    }
+
+    fn remove_node(&mut self, by: usize) {
+        let host = self.random.random_range(0..NODES);
+        let name = Arc::clone(&self.hosts[host].name);
+        let force = self.one_in(2);
+        if let Some(books) = &mut self.hosts[by].books {
+            let _ = books.remove_member(&name, force);
+        }
+    }
+
+    fn activate(&mut self, by: usize) {
+        let host = self.random.random_range(0..NODES);
+        let name = Arc::clone(&self.hosts[host].name);
+        if let Some(books) = &mut self.hosts[by].books {
+            let _ = books.set_availability(&name, Availability::Active);
+        }
+    }
+
+    fn member(&self, host: &Host) -> Option<Member> {
+        self.records::<Member>().remove(&key_of::<Member>(&host.name))
+    }
+
+    fn records<R: Record>(&self) -> BTreeMap<Arc<str>, R> {
+        #[derive(serde::Deserialize)]
+        struct Versioned<R> {
+            record: R,
+        }
+        let prefix = format!("{}/", R::PREFIX);
+        let entries = self.sea.entries().into_iter().filter(|entry| entry.key.starts_with(&prefix));
+        entries
+            .map(|entry| {
+                let Versioned::<R> { record } = serde_json::from_slice(&entry.value).expect("a record");
+                (entry.key, record)
+            })
+            .collect()
+    }
+
+    /// Addresses that a process of a member may be serving, with whose they are. Who was removed and has not heard of it
+    /// is heard by nobody.
+    fn serving(&self) -> Vec<(Id, IpAddr, Id)> {
+        let mut serving = Vec::new();
+        for host in &self.hosts {
+            let Some(member) = self.member(host) else { continue };
+            let term = host.term();
+            if member.availability == Availability::Removed || term.is_some_and(|term| term != member.term) {
+                continue;
+            }
+            for sandbox in host.sandboxes() {
+                for endpoint in &sandbox.endpoints {
+                    let network = &endpoint.network;
+                    let own = endpoint
+                        .addresses()
+                        .map(|address| (Arc::clone(network), address, Arc::clone(&host.name)));
+                    serving.extend(own);
+                }
+            }
+        }
+        serving
+    }
+
+    fn check(&self) {
+        let mut seen = BTreeMap::new();
+        for (network, address, node) in self.serving() {
+            if let Some(other) = seen.insert((Arc::clone(&network), address), Arc::clone(&node)) {
+                panic!("{address} of {network} is on {other} and on {node}");
+            }
+        }
+        let networks: Vec<Network> = self.records().into_values().collect();
+        for (index, one) in networks.iter().enumerate() {
+            for other in &networks[index + 1..] {
+                assert_ne!(one.name, other.name);
+                assert_ne!(one.driver, other.driver);
+                assert_ne!(one.subnets[0].subnet, other.subnets[0].subnet);
+            }
+        }
+        let members: Vec<Member> = self.records().into_values().collect();
+        let numbers: BTreeSet<u16> = members.iter().map(|member| member.number).collect();
+        assert_eq!(numbers.len(), members.len());
+    }
+
+    /// All that is not lost comes back, and has as long as it takes.
+    fn come_to_rest(&mut self) {
+        for host in 0..NODES {
+            match self.hosts[host].is_lost {
+                true => self.sea.forsake(self.hosts[host].end),
+                false => self.come_back(host),
+            }
+        }
+        for _ in 0..20 {
+            self.hosts.iter_mut().for_each(|host| host.pursue(SystemTime::UNIX_EPOCH));
+        }
+        for host in &self.hosts {
+            let Some(books) = &host.books else { continue };
+            assert!(!books.is_unsettled() || host.standing() != Standing::Member, "{} is settled", host.name);
+        }
+    }
+
+    fn check_at_rest(&self) {
+        self.check();
+        let (peers, leases) = (self.records::<Peer>(), self.records::<Lease>());
+        let nodes: BTreeMap<_, Node> = self.records();
+        for host in &self.hosts {
+            let is_member = host.standing() == Standing::Member;
+            let has = |key: &str| peers.get(key).is_some_and(|peer| peer.node == host.name);
+            let mine: BTreeSet<_> = peers.keys().filter(|key| has(key)).cloned().collect();
+            let held: BTreeSet<_> =
+                leases.iter().filter(|(_, lease)| lease.node == host.name).map(|(key, _)| key).collect();
+            assert_eq!(nodes.contains_key(&key_of::<Node>(&host.name)), is_member, "{}", host.name);
+            if !is_member {
+                assert!(mine.is_empty(), "{} is gone, and {mine:?} are there", host.name);
+                let removed =
+                    self.member(host).is_some_and(|member| member.availability == Availability::Removed);
+                assert!(!removed || held.is_empty(), "{} is removed, and {held:?} are held", host.name);
+                continue;
+            }
+            let wanted: BTreeSet<_> =
+                host.sandboxes().iter().flat_map(|sandbox| own::keys(sandbox).collect::<Vec<_>>()).collect();
+            let there: BTreeSet<_> = mine.iter().chain(held).cloned().collect();
+            assert_eq!(there, wanted, "of {}", host.name);
+            let books = host.books.as_ref().expect("it runs");
+            let known: BTreeSet<_> =
+                books.model().peers.values().map(|peer| key_of::<Peer>(&peer.id)).collect();
+            let others: BTreeSet<_> = peers.keys().filter(|key| !has(key)).cloned().collect();
+            assert_eq!(known, others, "what {} knows of others", host.name);
+            assert_eq!(books.model().leases.values().map(BTreeMap::len).sum::<usize>(), leases.len());
+            assert_eq!(books.cluster.as_ref().expect("a cluster").disputed().next(), None);
+        }
+    }
+}
+
+impl Host {
+    fn new(sea: &Sea, number: usize) -> Self {
+        let disk = Sea::default();
+        let disk_end = disk.end();
+        let name = format!("node{number}").into();
+        Self { name, disk, disk_end, end: sea.end(), books: None, is_lost: false, starts: 0 }
+    }
+
+    fn node(&self) -> Node {
+        let address: IpAddr = [192, 0, 2, 1].into();
+        Node {
+            name: Arc::clone(&self.name),
+            vtep: address,
+            addresses: vec![address],
+            mesh: (address, 6383).into(),
+            vxlan_port: 4789,
+            version: "1".into(),
+            identity: format!("of {}", self.name).into(),
+            since: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(self.starts),
+        }
+    }
+
+    /// What the daemon does whenever something has come.
+    fn pursue(&mut self, now: SystemTime) {
+        let Some(books) = &mut self.books else { return };
+        while books.take_in_shared() {}
+        if !books.is_unsettled() {
+            return;
+        }
+        match books.join(now) {
+            Ok(standing @ (Standing::Removed | Standing::Stale)) => {
+                self.clean();
+                let books = self.books.as_mut().expect("it runs");
+                if books.settle().is_ok() && standing == Standing::Stale {
+                    books.begin_term().expect("a local commit");
+                    let _ = books.join(now).map(|_| books.settle());
+                }
+            }
+            Ok(_) => drop(books.settle()),
+            Err(_) => {}
+        }
+    }
+
+    fn clean(&mut self) {
+        let Some(books) = &mut self.books else { return };
+        for id in books.model().sandboxes.keys().cloned().collect::<Vec<_>>() {
+            books
+                .commit(Scope::Local, &Txn::default().delete(key_of::<Sandbox>(&id)))
+                .expect("a local commit");
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let cluster = self.books.as_ref().and_then(|books| books.cluster.as_ref());
+        cluster.map_or(Standing::Apart, |cluster| cluster.standing().clone())
+    }
+
+    fn term(&self) -> Option<u32> {
+        let kept = self.disk.entries().into_iter().find(|entry| *entry.key == *super::member::TERM)?;
+        std::str::from_utf8(&kept.value).ok()?.parse().ok()
+    }
+
+    /// As its disk has them.
+    fn sandboxes(&self) -> Vec<Sandbox> {
+        if self.is_lost {
+            return Vec::new();
+        }
+        #[derive(serde::Deserialize)]
+        struct Versioned {
+            record: Sandbox,
+        }
+        let entries = self.disk.entries().into_iter().filter(|entry| entry.key.starts_with("sandbox/"));
+        entries
+            .map(|entry| serde_json::from_slice::<Versioned>(&entry.value).expect("a record").record)
+            .collect()
+    }
+}
+
+/// A network of that name with a subnet and a number that no other has: refused where the name is taken.
+fn plan(books: &Books, name: &str, id: &Id) -> Result<Network, Fault> {
+    let networks = || books.model().networks.values();
+    if networks().any(|network| *network.name == *name) {
+        return Err(netd_api::ApiError::conflict("the name is taken").into());
+    }
+    let taken = |number: &u32| networks().any(|network| network.driver == Driver::Overlay { vni: *number });
+    let vni = (4096..).find(|number| !taken(number)).expect("a number");
+    let third = vni - 4096;
+    let mut network = testing::network(name, &[(&format!("10.0.{third}.0/28"), &format!("10.0.{third}.1"))]);
+    (network.id, network.driver) = (Arc::clone(id), Driver::Overlay { vni });
+    Ok(network)
+}
+
+fn run(seed: u64) {
+    let mut world = World::new(seed);
+    for _ in 0..STEPS {
+        world.step();
+        world.check();
+    }
+    if world.one_in(2) {
+        world.hosts[0].books = None;
+        world.hosts[0].is_lost = true;
+    }
+    world.come_to_rest();
+    world.check_at_rest();
+    if world.hosts[0].is_lost {
+        let name = Arc::clone(&world.hosts[0].name);
+        let by = world.hosts.iter_mut().find(|host| host.standing() == Standing::Member);
+        if let Some(books) = by.and_then(|host| host.books.as_mut())
+            && books.member(&name).is_ok()
+        {
+            books.remove_member(&name, false).expect("it is dead");
+            world.come_to_rest();
+            world.check_at_rest();
+        }
+    }
+}
+
+#[test]
+fn no_address_is_given_twice_and_every_node_converges() {
+    let seeds = match std::env::var("NETD_SEED") {
+        Ok(seed) => vec![seed.parse().expect("a number")],
+        Err(_) => (0..SEEDS).collect(),
+    };
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(|| run(seed));
+        assert!(outcome.is_ok(), "NETD_SEED={seed} shows it again");
+    }
+}
