@@ -31,6 +31,8 @@ use tokio::sync::mpsc::{self, Sender};
 use super::{CommitError, Condition, Key, Revision, SharedStore, Snapshot, Store, StoreError, Txn, Watch};
 pub(crate) use commit::MOST_OPERATIONS;
 use copy::Copy;
+#[cfg(any(test, fuzzing))]
+pub(super) use copy::{decode as decode_copy, encode as encode_copy, framed as framed_copy};
 use driver::{Driver, Request, Wish};
 use lease::Lease;
 pub(crate) use settings::{EtcdSettings, HostPort, Identity, Login, Tls, read as read_small};

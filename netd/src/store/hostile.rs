@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use super::etcd::{decode_copy, encode_copy, framed_copy};
 use super::redb::{StateFile, encode as entry_of, entries, sealed};
 use super::{Batch, Entry, KeyChange, Record, Records, Redb, Store as _, StoreError, Txn, encode};
 use crate::ipam::Leases;
@@ -24,6 +25,15 @@ pub fn journal(bytes: &[u8]) {
     for bytes in [bytes, &sealed(bytes)] {
         for batch in entries(bytes) {
             assert_eq!(entries(&entry_of(&batch)), [batch]);
+        }
+    }
+}
+
+/// Treats `bytes` as the file of the cluster's last known records, and as what stands in one whose checksum is right.
+pub fn copy(bytes: &[u8]) {
+    for bytes in [bytes, &framed_copy(bytes)] {
+        if let Ok(mirror) = decode_copy(bytes) {
+            assert_eq!(decode_copy(&encode_copy(&mirror)), Ok(mirror));
         }
     }
 }
@@ -154,6 +164,12 @@ mod tests {
         entry_of(&Batch { revision: 7, changes })
     }
 
+    fn sound_copy() -> Vec<u8> {
+        // A cluster, a revision, and one entry.
+        let [cluster, revision, written] = [7_u64, 9, 5].map(u64::to_le_bytes);
+        framed_copy(&[&cluster[..], &revision, &[1, 0, 0, 0], b"a", &[2, 0, 0, 0], b"vv", &written].concat())
+    }
+
     /// With numbers in places where one digit more or less matters.
     fn sound_records() -> [Vec<u8>; 2] {
         let network = testing::network("app", &[("10.9.0.0/30", "10.9.0.1"), ("fd00::/126", "fd00::1")]);
@@ -172,6 +188,14 @@ mod tests {
             journal(&near);
             journal(&body);
             journal(&raw);
+        }
+
+        #[test]
+        fn no_copy_does_harm(near in near(sound_copy()), contents in near(sound_copy()[12..].to_vec()), raw: Vec<u8>) {
+            copy(&near);
+            copy(&contents);
+            copy(&contents[..contents.len().saturating_sub(32)]);
+            copy(&raw);
         }
 
         #[test]
@@ -197,6 +221,8 @@ mod tests {
     #[test]
     fn what_the_doors_are_tried_with_passes_them() {
         assert_eq!(entries(&sound_journal()).len(), 1);
+        let mirror = decode_copy(&sound_copy()).expect("a sound copy");
+        assert_eq!((mirror.revision, mirror.entries.len()), (9, 1));
         let [network, sandbox] = sound_records();
         assert_eq!(read_model(Network::PREFIX, &network).networks.len(), 1);
         assert_eq!(read_model(Sandbox::PREFIX, &sandbox).sandboxes.len(), 1);

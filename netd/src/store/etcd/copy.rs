@@ -110,8 +110,14 @@ pub(crate) fn encode(mirror: &Mirror) -> Vec<u8> {
     sealed(bytes)
 }
 
+/// What a file has in front, for what is behind it to be looked at.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn framed(contents: &[u8]) -> Vec<u8> {
+    sealed([&MAGIC[..], &FORM.to_le_bytes(), contents].concat())
+}
+
 /// With its checksum behind it.
-pub(crate) fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     let checksum = Sha256::digest(&bytes);
     bytes.extend(checksum);
     bytes

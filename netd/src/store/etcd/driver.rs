@@ -71,7 +71,9 @@ pub(super) fn run(driver: &Driver, mut lease: Lease, mut copy: Copy, mut request
                 () = copy.keep(&driver.shared) => {}
             }
         }),
-        Err(error) => driver.shared.note(|state| state.trying(format!("cannot start a runtime: {error}"))),
+        Err(error) => driver.shared.note(|state| {
+            state.trying(format!("cannot start a runtime: {error}"));
+        }),
     }
     driver.shared.note(super::shared::State::closed);
     copy.finish(&driver.shared.lock().mirror);
@@ -82,7 +84,7 @@ impl Driver {
         let members = &self.settings.endpoints;
         // Not every node begins with the same one.
         let mut turn = rand::rng().random_range(0..members.len());
-        let (mut tried, mut pause) = (0, PAUSE);
+        let (mut tried, mut pause, mut brief) = (0, PAUSE, false);
         loop {
             let member = &members[turn % members.len()];
             let established = tokio::select! {
@@ -95,17 +97,20 @@ impl Driver {
                     failure
                 }
                 Ok(session) => {
-                    (tried, pause) = self.note_session(member, &session, pause);
+                    tried = 0;
+                    self.note_session(member, &session, brief);
                     let began = Instant::now();
                     let failure = match self.serve(session, lease, requests).await {
                         End::Closed => return,
                         End::Lost(failure) => failure,
                     };
-                    tracing::warn!(%member, cause = %failure, "the connection to etcd is lost");
-                    if began.elapsed() < BRIEF {
+                    brief = began.elapsed() < BRIEF;
+                    if brief {
                         tried = members.len();
+                        tracing::debug!(%member, cause = %failure, "the connection to etcd was good for a moment");
                     } else {
                         pause = PAUSE;
+                        tracing::warn!(%member, cause = %failure, "the connection to etcd is lost");
                     }
                     failure
                 }
@@ -113,7 +118,11 @@ impl Driver {
             if matches!(failure, Failure::NoLease) {
                 lease.forget();
             }
-            self.shared.note(|state| state.trying(format!("{member}: {failure}")));
+            let mut news = false;
+            self.shared.note(|state| news = state.trying(format!("{member}: {failure}")));
+            if news {
+                self.waker.wake();
+            }
             turn += 1;
             if tried >= members.len() {
                 self.note_outage();
@@ -126,11 +135,13 @@ impl Driver {
         }
     }
 
-    fn note_session(&self, member: &HostPort, session: &Session, pause: Duration) -> (usize, Duration) {
-        tracing::info!(%member, new_lease = session.lease.is_new, "connected to etcd");
+    /// One after another that does not last says nothing new.
+    fn note_session(&self, member: &HostPort, session: &Session, brief: bool) {
+        if !brief {
+            tracing::info!(%member, new_lease = session.lease.is_new, "connected to etcd");
+        }
         self.shared.note(|state| state.connected(&member.to_string(), session.lease.id));
         self.waker.wake();
-        (0, pause)
     }
 
     fn note_outage(&self) {
@@ -149,7 +160,7 @@ impl Driver {
         let mut client = Client::connect(&self.settings, member).await?;
         let header = client.probe().await?;
         let secured = lease.secure(&mut client, header.cluster_id).await?;
-        let following = sync::begin(&mut client, &self.shared, &self.waker, &header, secured).await?;
+        let following = sync::begin(&mut client, &self.shared, &self.waker, &header, secured.id).await?;
         Ok(Session { client, following, lease: secured })
     }
 

@@ -32,7 +32,7 @@ struct Held {
 #[derive(Clone, Copy)]
 pub(super) struct Secured {
     pub id: i64,
-    /// It was granted just now: keys of an older one are gone.
+    /// Granted just now: the keys of an older one are gone.
     pub is_new: bool,
 }
 
@@ -102,11 +102,11 @@ pub(super) async fn revoke(client: &mut Client, id: i64) -> Result<(), Failure> 
     }
 }
 
-/// Until the lease or the connection is lost; returns which. Three times in its life it is asked to go on, and each
-/// answer is due in time for another member to be asked.
+/// Until the lease or the connection is lost; returns which. Three times in its life it is asked to go on, and an
+/// answer is due while there is time to ask another member.
 pub(super) async fn keep(mut client: Client, id: i64, ttl: Duration, shared: &Shared) -> Failure {
     let pace = ttl / 3;
-    let patience = client.timeout.min(pace);
+    let patience = client.timeout.min(ttl / 2);
     let (sender, questions) = mpsc::channel(1);
     // Each question is taken before the next is asked, for it is answered by then.
     let ask = |sender: &mpsc::Sender<LeaseRequest>| drop(sender.try_send(LeaseRequest { id }));

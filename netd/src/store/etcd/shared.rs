@@ -162,12 +162,14 @@ impl State {
         self.heard();
     }
 
-    /// The connection is gone, or was not to be had; others may be.
-    pub(super) fn trying(&mut self, cause: String) {
+    /// The connection is gone, or was not to be had; others may be. Returns whether there was one.
+    pub(super) fn trying(&mut self, cause: String) -> bool {
         self.health.last_error = Some(cause);
-        if self.phase == Phase::Connected {
+        let connected = self.phase == Phase::Connected;
+        if connected {
             self.turn(Phase::Trying);
         }
+        connected
     }
 
     /// Returns whether this is news.

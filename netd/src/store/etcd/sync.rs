@@ -12,7 +12,6 @@ use tonic::Streaming;
 
 use super::super::{Entry, Key, KeyChange, Revision};
 use super::client::{Client, Failure, answer};
-use super::lease::Secured;
 use super::shared::Shared;
 use super::wake::Waker;
 use super::wire::{
@@ -46,22 +45,31 @@ pub(super) struct Following {
     pieces: Vec<Event>,
 }
 
-/// Brings the mirror to where etcd is by now, and begins the watch from there. `life` is our lease.
+/// Brings the mirror to where etcd is by now, and begins the watch from there. When it returns,
+/// the mirror has all that was there before, what the end of an earlier lease took away among it.
 pub(super) async fn begin(
     client: &mut Client,
     shared: &Shared,
     waker: &Waker,
     header: &Header,
-    life: Secured,
+    lease: i64,
 ) -> Result<Following, Failure> {
     let goes_on = shared.lock().mirror.goes_on(header.cluster_id, revision(header.revision));
-    if life.is_new || !goes_on {
+    if !goes_on {
         reload(client, shared, waker).await?;
         return open(client, shared).await;
     }
     let mut following = open(client, shared).await?;
     // The watch tells in order: with our mark it has told all that came before.
-    let mark = mark(client, life.id).await?;
+    let mark = match mark(client, lease).await {
+        Err(Failure::Refused(cause)) => {
+            // Full, as a rule: etcd can still be read.
+            tracing::warn!(cause, "etcd takes no writes");
+            reload(client, shared, waker).await?;
+            return open(client, shared).await;
+        }
+        mark => mark?,
+    };
     let patience = client.timeout;
     let catching_up = async {
         while shared.lock().mirror.revision < mark {

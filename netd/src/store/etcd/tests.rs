@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::super::{CommitError, KeyChange, Revision, SharedStore, Snapshot, Store, StoreError, Txn, Watch};
-use super::Etcd;
-use fixture::{Reader, Server, apart, eventually, open, settings};
+use super::{Etcd, EtcdSettings, Identity, Login, Tls};
+use fixture::{Certificates, Reader, Server, apart, eventually, open, settings};
 
 /// A store whose directory goes with it.
 struct Temporary {
@@ -191,9 +191,8 @@ fn a_node_that_dies_takes_what_is_leased_along() {
 }
 
 #[test]
-fn a_member_that_answers_nothing_is_left_for_another_in_time_for_the_lease() {
+fn an_endpoint_where_nobody_listens_is_passed_by() {
     apart(|| {
-        // Two endpoints of one member: what is seen of a cluster while one of its members hangs.
         let server = Server::start();
         let directory = TempDir::new().expect("a directory");
         let dead = "127.0.0.1:9".parse().expect("a place");
@@ -244,5 +243,141 @@ fn another_etcd_in_the_place_of_the_first_is_told_as_a_difference() {
         reader.read_until(&watch, &[]);
         other.ctl(&["put", "netd/v1/e", "v"]);
         reader.read_until(&watch, &["e"]);
+    });
+}
+
+#[test]
+fn a_member_that_hangs_is_left_for_another_while_the_lease_holds() {
+    apart(|| {
+        let members = fixture::three();
+        let directory = TempDir::new().expect("a directory");
+        let places = members.iter().map(Server::place).collect();
+        let lease = Duration::from_secs(5);
+        let (mut store, _) = open(EtcdSettings { lease, ..settings(places) }, directory.path());
+        let watch = store.watch().expect("watch");
+        eventually("three members agree", || store.commit(&Txn::default().put("node/a", &b"1"[..])).is_ok());
+        let life = store.condition().life;
+        let asked = store.health().endpoint.expect("one of them");
+        let hung = members.iter().find(|member| member.place().to_string() == asked).expect("one of them");
+        hung.freeze(true);
+        eventually("another is asked", || {
+            let health = store.health();
+            health.connected && health.endpoint.is_some_and(|endpoint| endpoint != asked)
+        });
+        eventually("it takes writes", || store.commit(&Txn::default().put("b", &b"1"[..])).is_ok());
+        assert_eq!(store.condition().life, life);
+        Reader::default().read_until(&watch, &["b", "node/a"]);
+    });
+}
+
+#[test]
+fn etcd_is_asked_by_tls_and_only_if_it_is_the_one() {
+    apart(|| {
+        let certificates = Certificates::make();
+        let server = Server::start_with(2379, "https", certificates.options());
+        let directory = TempDir::new().expect("a directory");
+        let identity =
+            Identity { certificate: certificates.path("own.pem"), key: certificates.path("own.key") };
+        let with = |ca: &str, identity: Option<Identity>| {
+            let tls = Tls { ca: certificates.path(ca), identity };
+            open(EtcdSettings { tls: Some(tls), ..settings(vec![server.place()]) }, directory.path()).0
+        };
+        let refusal = |mut store: Etcd| match store.commit(&Txn::default().put("a", &b"1"[..])) {
+            Err(error @ CommitError::Unavailable { .. }) => error.to_string(),
+            other => panic!("{other:?}"),
+        };
+        put(&mut with("ca.pem", Some(identity.clone())), "a");
+        let stranger = with("stranger.pem", Some(identity));
+        eventually("it is refused", || {
+            !stranger.condition().connected && stranger.condition().cause.is_some()
+        });
+        let text = refusal(stranger);
+        assert!(text.contains("certificate"), "{text}");
+        let nobody = with("ca.pem", None);
+        eventually("it is refused", || nobody.condition().cause.is_some());
+        let plain = open(settings(vec![server.place()]), directory.path()).0;
+        eventually("it is refused", || plain.condition().cause.is_some());
+    });
+}
+
+#[test]
+fn etcd_is_asked_in_the_name_of_a_user_whose_rights_are_enough() {
+    apart(|| {
+        let server = Server::start();
+        for command in [
+            "user add root:top --interactive=false",
+            "user grant-role root root",
+            "role add netd",
+            "role grant-permission netd --prefix=true readwrite netd/v1/",
+            "user add netd:s3cret --interactive=false",
+            "user grant-role netd netd",
+            "auth enable",
+        ] {
+            server.ctl(&command.split(' ').collect::<Vec<_>>());
+        }
+        let directory = TempDir::new().expect("a directory");
+        let password_file = directory.path().join("password");
+        std::fs::write(&password_file, "wrong\n").expect("it can be written");
+        let login = Some(Login { user: "netd".into(), password_file: password_file.clone() });
+        let (mut store, _) = open(EtcdSettings { login, ..settings(vec![server.place()]) }, directory.path());
+        eventually("it is refused", || store.condition().cause.is_some());
+        let text = store.condition().cause.expect("a cause").to_string();
+        assert!(text.contains("authentication failed") && !text.contains("wrong"), "{text}");
+        // A password that was mended is found without a restart.
+        std::fs::write(&password_file, "s3cret\n").expect("it can be written");
+        let watch = store.watch().expect("watch");
+        eventually("it is let in", || store.condition().connected);
+        put(&mut store, "node/a");
+        // Every token is void when somebody changes users or roles.
+        server.ctl(&["--user=root:top", "role", "add", "other"]);
+        put(&mut store, "b");
+        Reader::default().read_until(&watch, &["b", "node/a"]);
+        server.ctl(&["--user=root:top", "role", "revoke-permission", "netd", "netd/v1/", "--prefix=true"]);
+        match store.commit(&Txn::default().put("c", &b"1"[..])) {
+            Err(CommitError::Refused { cause }) => assert!(cause.contains("permission denied"), "{cause}"),
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
+fn what_does_not_fit_into_one_answer_comes_in_several() {
+    apart(|| {
+        let server = Server::start_with(2379, "http", vec!["--max-request-bytes=3145728".into()]);
+        let [first, second] = [(); 2].map(|()| TempDir::new().expect("a directory"));
+        let (mut late, _) = open(settings(vec![server.place()]), first.path());
+        put(&mut late, "a");
+        drop(late);
+        let (mut store, _) = open(settings(vec![server.place()]), second.path());
+        let big = vec![7_u8; 1 << 20];
+        for number in 0..20 {
+            store.commit(&Txn::default().put(format!("big/{number}"), &big[..])).expect("a put");
+        }
+        for number in 0..12 {
+            let txn =
+                (0..100).fold(Txn::default(), |txn, key| txn.put(format!("k/{number}/{key}"), &b"v"[..]));
+            store.commit(&txn).expect("a hundred puts");
+        }
+        // Loaded in pages, as of one revision.
+        let loaded = store.load().expect("load").entries;
+        assert_eq!(loaded.len(), 1 + 20 + 1200);
+        // Caught up with by the watch, from where the copy is.
+        server.freeze(true);
+        let (mut late, _) = open(settings(vec![server.place()]), first.path());
+        let watch = late.watch().expect("watch");
+        server.freeze(false);
+        let mut reader = Reader::default();
+        eventually("all of it is told", || {
+            reader.read(&watch);
+            reader.entries.len() == loaded.len()
+        });
+        let sizes: Vec<_> = reader.batches.iter().map(|batch| batch.changes.len()).collect();
+        assert_eq!(sizes, [&[1; 21][..], &[100; 12]].concat(), "one batch a commit");
+        let too_big = Txn::default().put("too/big", vec![7_u8; 4 << 20]);
+        match store.commit(&too_big) {
+            Err(CommitError::Refused { cause }) => assert!(cause.contains("larger than max"), "{cause}"),
+            other => panic!("{other:?}"),
+        }
+        put(&mut store, "still/there");
     });
 }

@@ -2,7 +2,7 @@
 //! that goes with it.
 
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -134,11 +134,12 @@ fn spawn(directory: &Path, port: u16, scheme: &str, options: &[String]) -> Child
     let (client, peer) = (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", port + 1));
     // Should the test die, so does etcd.
     Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "etcd", "--name=one", "--log-level=error", "--logger=zap"])
+        .args(["--pdeathsig", "KILL", "etcd", "--log-level=error", "--logger=zap"])
+        .arg(format!("--name=m{port}"))
         .arg(format!("--data-dir={}", directory.join("data").display()))
         .args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")])
         .args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")])
-        .arg(format!("--initial-cluster=one={peer}"))
+        .arg(format!("--initial-cluster=m{port}={peer}"))
         .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -219,4 +220,59 @@ pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A certificate for 127.0.0.1, its key, and who has signed it; as an administrator makes them.
+pub(super) struct Certificates {
+    pub directory: TempDir,
+}
+
+impl Certificates {
+    pub(super) fn make() -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let names = "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n";
+        std::fs::write(directory.path().join("names"), names).expect("it can be written");
+        let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+        let openssl = |args: &[&[&str]]| {
+            let output = Command::new("openssl").args(args.concat()).current_dir(directory.path()).output();
+            let output = output.expect("openssl runs; scripts/setup.sh installs it");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        for ca in ["ca", "stranger"] {
+            let (key, out) = (format!("{ca}.key"), format!("{ca}.pem"));
+            openssl(&[&["req", "-x509", "-subj", "/CN=ca", "-keyout", &key, "-out", &out], &new_key]);
+        }
+        openssl(&[&["req", "-subj", "/CN=etcd", "-keyout", "own.key", "-out", "own.csr"], &new_key]);
+        let signed =
+            ["x509", "-req", "-in", "own.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+        openssl(&[&signed, &["-extfile", "names", "-out", "own.pem"]]);
+        Self { directory }
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// For etcd, which asks its clients for theirs.
+    pub(super) fn options(&self) -> Vec<String> {
+        let file = |option: &str, name: &str| format!("--{option}={}", self.path(name).display());
+        let files =
+            [file("cert-file", "own.pem"), file("key-file", "own.key"), file("trusted-ca-file", "ca.pem")];
+        [&files[..], &["--client-cert-auth".to_owned()]].concat()
+    }
+}
+
+/// Three members that make one cluster.
+pub(super) fn three() -> Vec<Server> {
+    let ports = [2379, 2479, 2579];
+    let peers: Vec<_> = ports.iter().map(|port| format!("m{port}=http://127.0.0.1:{}", port + 1)).collect();
+    let options = vec![format!("--initial-cluster={}", peers.join(","))];
+    let member = |port: u16| {
+        let directory = TempDir::new().expect("a directory");
+        let child = spawn(directory.path(), port, "http", &options);
+        Server { child, directory, port, options: options.clone(), scheme: "http" }
+    };
+    let members: Vec<_> = ports.into_iter().map(member).collect();
+    members.iter().for_each(Server::wait);
+    members
 }
