@@ -178,6 +178,11 @@ async fn start_watches(app: &Arc<App>) -> Result<()> {
     tokio::task::spawn_local(watch::firewall(Arc::clone(app), port, monitor));
     let routes = Monitor::open(&[Group::Routes]).context("cannot watch the host's routes")?;
     tokio::task::spawn_local(watch::ways_out(Arc::clone(app), routes));
+    if app.config.cluster.is_some() {
+        let ways =
+            Monitor::open(&[Group::Links, Group::Routes]).context("cannot watch the ways to other nodes")?;
+        tokio::task::spawn_local(watch::underlay(Arc::clone(app), ways));
+    }
     tokio::task::spawn_local(watch::resolv_conf(Arc::clone(app)));
     tokio::task::spawn_local(watch::guests(Arc::clone(app)));
     tokio::task::spawn_local(watch::spool(Arc::clone(app)));

@@ -25,7 +25,7 @@ use crate::tables::{Known, NeighbourEntry};
 pub(crate) use background::Background;
 pub(crate) use bridge::mac_for;
 pub(crate) use offload::WaysOut;
-pub(crate) use overlay::{Vtep, tunnel};
+pub(crate) use overlay::Vtep;
 pub(crate) use reaper::Reaper;
 pub(crate) use shape::device as shaping_device;
 pub(crate) use underlay::Underlay;

@@ -1,14 +1,21 @@
-//! The host's one table `inet netd`, as the records want it: isolation of networks and masquerade to the outside. Pure.
+//! The host's table `inet netd`, as the records want it: isolation of networks, masquerade to the outside, and what the
+//! ports between nodes take. Pure. Frames within overlay networks are for [`guard`], the table of that name of bridges.
 //!
 //! The rules are always the same; networks are elements of sets, so a packet meets as many rules on a host with a
 //! thousand networks as on one with none. Published ports are sockets and have no rule here. Sandboxes of one network
 //! are kept apart (`icc=false`) by their bridge ports, not here: their packets are not forwarded but bridged.
 
+mod guard;
+mod underlay;
+
 use netd_sys::nft::{
-    Base, Chain, ChainKind, Element, End, Field, Hook, Part, Rule, Set, Table, Type, Value, Verdict, ct_state,
+    Base, Chain, ChainKind, Element, End, Family, Field, Hook, MaxSegment, Part, Rule, Set, Table, Type,
+    Value, Verdict, ct_state,
 };
 
-use crate::model::{Model, Network};
+use crate::model::{Driver, Model, Network};
+pub(crate) use guard::{Elements, GUARD, render as guard};
+pub(crate) use underlay::Ends;
 
 pub(crate) const TABLE: &str = "netd";
 
@@ -24,12 +31,36 @@ const ISOLATED: &str = "isolated";
 const MASQUERADE_V4: &str = "masquerade4";
 const MASQUERADE_V6: &str = "masquerade6";
 
-/// NF_IP_PRI_FILTER and NF_IP_PRI_NAT_SRC.
+/// Bridges whose packets may leave by a tunnel, smaller than others.
+const CLAMPED: &str = "clamped";
+
+/// NF_IP_PRI_MANGLE, NF_IP_PRI_FILTER and NF_IP_PRI_NAT_SRC.
+const MANGLE: i32 = -150;
 const FILTER: i32 = 0;
 const SOURCE_NAT: i32 = 100;
 
-pub(crate) fn render(model: &Model) -> Table {
-    Table { name: TABLE.into(), sets: sets(model), chains: vec![forward(), postrouting()] }
+/// `ends`: of a node of a cluster.
+pub(crate) fn render(model: &Model, ends: Option<&Ends>) -> Table {
+    let mut table = Table {
+        family: Family::Inet,
+        name: TABLE.into(),
+        sets: sets(model),
+        chains: vec![forward(), postrouting()],
+    };
+    if let Some(ends) = ends {
+        let overlays =
+            model.networks.values().filter(|network| matches!(network.driver, Driver::Overlay { .. }));
+        table.sets.push(set(CLAMPED, &[Type::Name], overlays.map(|network| vec![name(network)]).collect()));
+        table.sets.extend(underlay::sets(ends, model));
+        table.chains.extend(underlay::chains(ends));
+        table.chains.push(clamp());
+    }
+    table
+}
+
+/// Why packets of overlay networks, and those between nodes, are dropped.
+pub(crate) fn reasons() -> impl Iterator<Item = &'static str> {
+    guard::REASONS.into_iter().chain(underlay::REASONS)
 }
 
 fn sets(model: &Model) -> Vec<Set> {
@@ -87,6 +118,23 @@ fn forward() -> Chain {
     }
 }
 
+/// A connection between an overlay network and the outside is told the smaller of the two sizes at once: what would have
+/// to tell it later is often lost on the way.
+fn clamp() -> Chain {
+    let rule = |field| {
+        Rule::new(vec![
+            Part::In(vec![field], CLAMPED.into()),
+            Part::TcpSyn,
+            Part::SetMaxSegment(MaxSegment::OfRoute),
+        ])
+    };
+    Chain {
+        name: "clamp".into(),
+        base: Some(Base { kind: ChainKind::Filter, hook: Hook::Forward, priority: MANGLE, accept: true }),
+        rules: vec![rule(Field::Iifname), rule(Field::Oifname)],
+    }
+}
+
 fn postrouting() -> Chain {
     // Over lo go the host's own packets to its own bridge addresses: they keep the address they have.
     let leaves = || {
@@ -113,6 +161,12 @@ fn postrouting() -> Chain {
             masquerade(Field::Ip6(End::Source), MASQUERADE_V6),
         ],
     }
+}
+
+/// Counted under its comment.
+fn drop_as(parts: Vec<Part>, reason: &str) -> Rule {
+    Rule::new(parts.into_iter().chain([Part::Counter, Part::Verdict(Verdict::Drop)]).collect())
+        .comment(reason)
 }
 
 fn set(name: &str, key: &[Type], keys: Vec<Vec<Value>>) -> Set {

@@ -141,6 +141,12 @@ impl World {
         Ok(self.kernel.follow_ways_out(self.books.model())?)
     }
 
+    /// The ways to other nodes may carry more or less. Gives the devices they lead by.
+    pub(crate) fn follow_underlay(&mut self) -> Vec<u32> {
+        overlay::follow_underlay(self);
+        self.kernel.underlay().map(|underlay| underlay.links.clone()).unwrap_or_default()
+    }
+
     fn tell(
         &self,
         kind: &'static str,

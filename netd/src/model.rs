@@ -180,7 +180,7 @@ pub(crate) struct Endpoint {
     pub network: Id,
     /// The device in the sandbox: `eth0`, `eth1`, ...
     pub interface: Arc<str>,
-    /// The device in the host's namespace, a port of the bridge.
+    /// The device in the host's namespace, a port of the bridge; its name begins as [`Network::ports`] says.
     pub host_link: Arc<str>,
     pub mac: [u8; 6],
     pub v4: Option<(Ipv4Addr, u8)>,
@@ -316,7 +316,38 @@ impl Sandbox {
     }
 }
 
+impl Network {
+    /// The device of an overlay network's tunnel.
+    pub(crate) fn tunnel(&self) -> String {
+        tunnel_of(&self.id)
+    }
+
+    pub(crate) fn ports(&self) -> &'static str {
+        match self.driver {
+            Driver::Bridge => PORTS,
+            Driver::Overlay { .. } => OVERLAY_PORTS,
+        }
+    }
+}
+
+/// How the devices of endpoints are called in the host's namespace.
+pub(crate) const PORTS: &str = "nv";
+/// Those on overlay networks, by which the firewall tells them.
+pub(crate) const OVERLAY_PORTS: &str = "no";
+
+/// The same where there is but the network's id.
+pub(crate) fn tunnel_of(network: &str) -> String {
+    format!("nx{}", network.get(..12).unwrap_or(network))
+}
+
 impl Endpoint {
+    /// The address that its device has for its link alone: RFC 4291, appendix A. None without IPv6.
+    pub(crate) fn link_local(&self) -> Option<Ipv6Addr> {
+        let [a, b, c, d, e, f] = self.mac;
+        let address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+        self.v6.map(|_| Ipv6Addr::from(address))
+    }
+
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let v4 = self.v4.map(|(address, _)| IpAddr::V4(address));
         v4.into_iter().chain(self.v6.map(|(address, _)| IpAddr::V6(address)))

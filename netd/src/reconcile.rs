@@ -4,6 +4,7 @@
 //! It also keeps the control plane's duplicate of every socket that is served: a data plane that starts anew gets them
 //! from here, and what arrives in between waits in their backlogs.
 
+mod guard;
 mod host;
 mod sockets;
 mod steered;
@@ -24,6 +25,7 @@ use crate::dataplane::{Batch, Session, SocketKey, SocketUse, Sockets};
 use crate::driver::Background;
 use crate::error::{Chain, Result};
 use crate::files::{Files, HOSTS, RESOLV_CONF};
+use crate::firewall::Ends;
 use crate::model::{self, Id, Mode, Model, Protocol, Sandbox, SandboxKey};
 use crate::steer::Steering;
 use crate::tables::{Change, Projection};
@@ -39,6 +41,10 @@ pub(crate) struct Reconcile {
     files: Files,
     host: HostResolver,
     nft: Nft,
+    /// As one of several nodes.
+    ends: Option<Ends>,
+    /// By tables that have been written anew since.
+    dropped: BTreeMap<String, u64>,
     background: Background,
     workers: usize,
 }
@@ -50,6 +56,7 @@ impl Reconcile {
         background: Background,
         workers: usize,
         steering: Steering,
+        ends: Option<Ends>,
     ) -> Result<Self> {
         Ok(Self {
             projection: Projection::default(),
@@ -59,6 +66,8 @@ impl Reconcile {
             files,
             host,
             nft: Nft::open()?,
+            ends,
+            dropped: BTreeMap::new(),
             background,
             workers,
         })
@@ -92,8 +101,13 @@ impl Reconcile {
         }
         self.lead(&moves, model);
         self.close_resolvers(&dropped, changes);
-        if changes.iter().any(|change| matches!(change, model::Change::Network { .. })) {
+        let is_of_firewall = |change: &model::Change| {
+            matches!(change, model::Change::Network { .. } | model::Change::Node { .. })
+        };
+        if changes.iter().any(is_of_firewall) {
             self.write_firewall(model);
+        } else {
+            self.follow_guard(changes, model);
         }
         for change in changes {
             if let model::Change::Sandbox { after: Some(sandbox), .. } = change {
@@ -245,12 +259,20 @@ impl Reconcile {
         }
     }
 
-    /// Makes the host's table what the records say, in one transaction.
+    /// Makes the host's tables what the records say, each in one transaction.
     pub(crate) fn write_firewall(&mut self, model: &Model) {
+        self.write_guard(model);
+        self.write_host_table(model);
+    }
+
+    fn write_host_table(&mut self, model: &Model) {
         if self.awaits_funnels(model) && self.nft.exists(firewall::TABLE).unwrap_or(false) {
             return;
         }
-        let mut table = firewall::render(model);
+        if self.ends.is_some() {
+            self.keep_count(firewall::TABLE.into());
+        }
+        let mut table = firewall::render(model, self.ends.as_ref());
         self.steering.render(&mut table);
         if let Err(error) = self.nft.replace(&table) {
             tracing::error!(error = %Chain(&error), "cannot write the firewall table");
@@ -263,6 +285,7 @@ impl Reconcile {
     }
 
     pub(crate) fn remove_firewall(&mut self) -> Result<()> {
+        self.nft.delete(firewall::GUARD)?;
         Ok(self.nft.delete(firewall::TABLE)?)
     }
 

@@ -8,7 +8,9 @@ use std::os::fd::OwnedFd;
 use netd_dns::table::{Forward, SocketUse, View};
 use netd_sys::error::Doing as _;
 use netd_sys::netns::Netns;
-use netd_sys::nft::{Base, Chain, ChainKind, End, Field, Hook, Nft, Part, Rule, Table, Transport, Value};
+use netd_sys::nft::{
+    Base, Chain, ChainKind, End, Family, Field, Hook, Nft, Part, Rule, Table, Transport, Value,
+};
 use netd_sys::{KernelError, socket};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 
@@ -107,7 +109,7 @@ fn rewrites(udp: u16, tcp: u16) -> Table {
     }
     let base = Base { kind: ChainKind::Filter, hook: Hook::Output, priority: PRIORITY, accept: true };
     let chain = Chain { name: "output".into(), base: Some(base), rules };
-    Table { name: TABLE.into(), sets: Vec::new(), chains: vec![chain] }
+    Table { family: Family::Inet, name: TABLE.into(), sets: Vec::new(), chains: vec![chain] }
 }
 
 fn rewrite(end: End, transport: Transport, from: u16, to: u16) -> Rule {

@@ -4,6 +4,7 @@
 mod docker;
 mod guests;
 mod spool;
+mod underlay;
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -24,6 +25,7 @@ use crate::server::App;
 pub(crate) use docker::docker;
 pub(crate) use guests::guests;
 pub(crate) use spool::spool;
+pub(crate) use underlay::underlay;
 
 /// Changes come in bursts (an editor writes, renames, touches): looked at once they pause.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -72,7 +74,7 @@ fn open(path: &Path) -> std::io::Result<AsyncFd<Registered<Inotify>>> {
     Registered::watch(inotify)
 }
 
-/// Puts the firewall table back when somebody else has changed it.
+/// Puts the firewall's tables, which have one name in two families, back when somebody else has changed them.
 pub(crate) async fn firewall(app: Arc<App>, own_port: u32, monitor: Monitor) {
     let Ok(mut monitor) = Registered::watch(monitor) else { return };
     loop {
@@ -88,7 +90,7 @@ pub(crate) async fn firewall(app: Arc<App>, own_port: u32, monitor: Monitor) {
         if !events.iter().any(|event| concerns_us(event, own_port)) {
             continue;
         }
-        tracing::warn!("somebody has changed the table `inet {}`: putting it back", firewall::TABLE);
+        tracing::warn!("somebody has changed a table `{}`: putting it back", firewall::TABLE);
         if app.engine.post(|world| world.repair_firewall()).is_ok() {
             app.metrics.repaired();
         }

@@ -21,10 +21,11 @@ use crate::netlink::{append, unanswered};
 use crate::netns::Netns;
 pub use survey::{Family, Hooked, Passage};
 pub use table::{
-    Base, Chain, ChainKind, Element, End, Field, Hook, IpVersion, MaxSegment, Part, Rule, Set, Table,
-    Transport, Type, Value, Verdict, ct_state,
+    Base, Chain, ChainKind, Element, End, Field, Hook, IpVersion, MaxSegment, Named, Part, Rule, Set,
+    SetChange, Table, Transport, Type, Value, Verdict, ct_state,
 };
 
+mod counters;
 mod rule;
 mod set;
 mod survey;
@@ -55,7 +56,7 @@ impl Nft {
     /// of the old one in the background, and has the closing of this socket wait for that (some 10 ms).
     pub fn replace(&mut self, table: &Table) -> Result<(), KernelError> {
         let name = &table.name;
-        let mut batch = Batch::default();
+        let mut batch = Batch::of(table.family);
         // Removing needs something to remove, hence the first addition.
         batch.push("create the table", name, NLM_F_CREATE, NfTablesMessage::NewTable(named(name)));
         batch.push("clear the table", name, 0, NfTablesMessage::DeleteTable(named(name)));
@@ -65,7 +66,7 @@ impl Nft {
 
     /// Makes the table where there is most likely none: nothing is let go of, so nothing is waited for.
     pub fn create(&mut self, table: &Table) -> Result<(), KernelError> {
-        let mut batch = Batch::default();
+        let mut batch = Batch::of(table.family);
         let message = NfTablesMessage::NewTable(named(&table.name));
         batch.push("create the table", &table.name, NLM_F_CREATE | NLM_F_EXCL, message);
         match self.fill(batch, table) {
@@ -90,7 +91,8 @@ impl Nft {
         for chain in &table.chains {
             for (rule, number) in chain.rules.iter().zip(1..) {
                 let object = format!("number {number} of chain {} of table {name}", chain.name);
-                let message = rule::message(name, &chain.name, rule).doing("write the rule", &object)?;
+                let message =
+                    rule::message(table.family, name, &chain.name, rule).doing("write the rule", &object)?;
                 let flags = NLM_F_CREATE | NLM_F_APPEND;
                 batch.push("add the rule", object, flags, NfTablesMessage::NewRule(message));
             }
@@ -99,9 +101,10 @@ impl Nft {
     }
 
     /// Removes the table; none there is no error.
-    pub fn delete(&mut self, table: &str) -> Result<(), KernelError> {
-        let mut batch = Batch::default();
-        batch.push("delete the table", table, 0, NfTablesMessage::DeleteTable(named(table)));
+    pub fn delete<'a>(&mut self, table: impl Into<Named<'a>>) -> Result<(), KernelError> {
+        let Named { family, name } = table.into();
+        let mut batch = Batch::of(family);
+        batch.push("delete the table", name, 0, NfTablesMessage::DeleteTable(named(name)));
         match self.commit(batch) {
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
             other => other,
@@ -109,16 +112,37 @@ impl Nft {
     }
 
     /// All or none; elements that are there already with the same verdict are no error.
-    pub fn add_elements(&mut self, table: &str, set: &str, elements: &[Element]) -> Result<(), KernelError> {
-        let mut batch = Batch::default();
-        batch.elements("add to the set", table, set, elements, NfTablesMessage::NewSetElement);
-        self.commit(batch)
+    pub fn add_elements<'a>(
+        &mut self,
+        table: impl Into<Named<'a>>,
+        set: &str,
+        elements: &[Element],
+    ) -> Result<(), KernelError> {
+        self.change(table, &[SetChange { set, add: elements, remove: &[] }])
     }
 
     /// All or none: one that is not there is `ENOENT`.
-    pub fn del_elements(&mut self, table: &str, set: &str, elements: &[Element]) -> Result<(), KernelError> {
-        let mut batch = Batch::default();
-        batch.elements("remove from the set", table, set, elements, NfTablesMessage::DeleteSetElement);
+    pub fn del_elements<'a>(
+        &mut self,
+        table: impl Into<Named<'a>>,
+        set: &str,
+        elements: &[Element],
+    ) -> Result<(), KernelError> {
+        self.change(table, &[SetChange { set, add: &[], remove: elements }])
+    }
+
+    /// Several sets of one table at once, all or none.
+    pub fn change<'a>(
+        &mut self,
+        table: impl Into<Named<'a>>,
+        changes: &[SetChange<'_>],
+    ) -> Result<(), KernelError> {
+        let Named { family, name } = table.into();
+        let mut batch = Batch::of(family);
+        for SetChange { set, add, remove } in changes {
+            batch.elements("remove from the set", name, set, remove, NfTablesMessage::DeleteSetElement);
+            batch.elements("add to the set", name, set, add, NfTablesMessage::NewSetElement);
+        }
         self.commit(batch)
     }
 
@@ -128,7 +152,8 @@ impl Nft {
 
     /// The names of all tables of the family `inet`.
     pub fn tables(&mut self) -> Result<Vec<String>, KernelError> {
-        let request = framed(NfTablesMessage::GetTable(TableMessage { attributes: vec![] }));
+        let message = NfTablesMessage::GetTable(TableMessage { attributes: vec![] });
+        let request = framed_for(NetfilterProtoFamily::Inet, message);
         self.dump("the nftables tables", request, table_name)
     }
 
@@ -164,7 +189,7 @@ impl Nft {
         last.message.header.flags |= NLM_F_ACK;
         let (first, count) = (self.channel.reserve(batch.items.len() + 2), batch.items.len() as u32);
         let outbox = batch.serialize(first)?;
-        let Batch { items } = batch;
+        let Batch { items, .. } = batch;
         let start = &items[0];
         self.channel.send(&outbox).doing(start.deed, &start.object)?;
 
@@ -192,8 +217,8 @@ fn refused(refusal: Refusal, item: &Item, whole: bool) -> KernelError {
 }
 
 /// Messages that take effect together or not at all.
-#[derive(Default)]
 struct Batch {
+    family: Family,
     items: Vec<Item>,
 }
 
@@ -204,8 +229,12 @@ struct Item {
 }
 
 impl Batch {
+    fn of(family: Family) -> Self {
+        Self { family, items: Vec::new() }
+    }
+
     fn push(&mut self, deed: &'static str, object: impl Into<String>, flags: u16, message: NfTablesMessage) {
-        let mut message = framed(message);
+        let mut message = framed_for(self.family.number(), message);
         message.header.flags = NLM_F_REQUEST | flags;
         self.items.push(Item { deed, object: object.into(), message });
     }
@@ -240,10 +269,6 @@ impl Batch {
         edge(&mut outbox, ControlMessage::BatchEnd, sequence.wrapping_add(1))?;
         Ok(outbox)
     }
-}
-
-fn framed(message: NfTablesMessage) -> NetlinkMessage<NetfilterMessage> {
-    framed_for(NetfilterProtoFamily::Inet, message)
 }
 
 fn framed_for(family: NetfilterProtoFamily, message: NfTablesMessage) -> NetlinkMessage<NetfilterMessage> {

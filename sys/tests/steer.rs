@@ -12,8 +12,8 @@ use lab::{machine, run};
 use netd_sys::bpf::{SkLookup, Steered};
 use netd_sys::datagram::{MARK, RecvBatch, SendBatch};
 use netd_sys::nft::{
-    Base, Chain, ChainKind, Element, End, Field, Hook, IpVersion, Nft, Part, Rule, Set, Table, Transport,
-    Type, Value,
+    Base, Chain, ChainKind, Element, End, Family, Field, Hook, IpVersion, Nft, Part, Rule, Set, Table,
+    Transport, Type, Value,
 };
 use netd_sys::socket;
 
@@ -82,7 +82,7 @@ fn table(groups: &[Group], ports: &[Steered], tproxy: bool) -> Table {
         chain("steer", Hook::Prerouting, -150, rules),
         chain("answers", Hook::Output, -300, vec![answers]),
     ];
-    Table { name: "steered".into(), sets, chains }
+    Table { family: Family::Inet, name: "steered".into(), sets, chains }
 }
 
 /// Serves one connection or datagram of the group: what came, and to where.

@@ -2,7 +2,7 @@
 //!
 //! Everything has a name that follows from an id, so each function here can be repeated after a crash.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -264,8 +264,8 @@ fn configure(
     if let Some((v4, prefix)) = endpoint.v4 {
         ops.push(addr::replace(on(index, v4.into(), prefix)));
     }
+    ops.extend(endpoint.link_local().map(|own| addr::replace(on(index, own.into(), 64))));
     if let Some((v6, prefix)) = endpoint.v6 {
-        ops.push(addr::replace(on(index, link_local(endpoint.mac).into(), 64)));
         ops.push(addr::replace(on(index, v6.into(), prefix)));
     }
     if !network.internal {
@@ -337,12 +337,6 @@ fn bridge_mac(id: &str) -> [u8; 6] {
             std::str::from_utf8(digits).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok()).unwrap_or(0);
     }
     mac
-}
-
-/// RFC 4291, appendix A: the modified EUI-64 of the MAC address under fe80::/64.
-fn link_local(mac: [u8; 6]) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac;
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// The MAC address that goes with an IPv4 address: a neighbour's entry stays right when the address is reused.

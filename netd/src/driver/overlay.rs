@@ -40,18 +40,13 @@ const GONE: &[i32] = &[libc::ENODEV];
 /// Also what is left of IPv6 where the kernel has none.
 const NO_NEIGHBOUR: &[i32] = &[libc::ENOENT, libc::EAFNOSUPPORT];
 
-/// The tunnel device of a network.
-pub(crate) fn tunnel(network: &str) -> String {
-    format!("nx{}", network.get(..12).unwrap_or(network))
-}
-
 /// Makes bridge and tunnel unless they are there as they should be.
 pub(super) fn ensure(kernel: &mut Kernel, network: &Network) -> Result<(), KernelError> {
     let wanted = wanted(kernel, network)?;
     let mtu = kernel.mtu(network);
     bridge::ensure(kernel, network, mtu)?;
     let master = bridge::index_of(&mut kernel.rtnl, &network.bridge)?;
-    let name = tunnel(&network.id);
+    let name = network.tunnel();
     let found = kernel.rtnl.link(&*name)?;
     let mut ops = Vec::new();
     let as_wanted =
@@ -86,7 +81,7 @@ pub(super) fn ensure(kernel: &mut Kernel, network: &Network) -> Result<(), Kerne
 /// Its endpoints are gone, or go with it.
 pub(super) fn remove(kernel: &mut Kernel, network: &Network) -> Result<(), KernelError> {
     kernel.present.remove(&network.id);
-    let name = tunnel(&network.id);
+    let name = network.tunnel();
     let ours = kernel.rtnl.link(&*name)?.is_some_and(|link| link.group == GROUP);
     let tunnel = if ours { kernel.rtnl.transact(vec![link::delete(&*name).forgiving(GONE)]) } else { Ok(()) };
     bridge::remove(kernel, network).and(tunnel)
@@ -168,7 +163,7 @@ pub(super) fn resize(kernel: &mut Kernel, model: &Model) -> Result<(), KernelErr
             continue;
         }
         tracing::info!(network = %network.name, mtu, "the MTU follows the ways to other nodes");
-        let tunnel = tunnel(&network.id);
+        let tunnel = network.tunnel();
         let mut ops = vec![link::mtu(&*tunnel, mtu).forgiving(GONE)];
         for sandbox in model.sandboxes.by(&SandboxKey::On(Arc::clone(&network.id))) {
             for endpoint in sandbox.endpoints.iter().filter(|endpoint| endpoint.network == network.id) {

@@ -90,7 +90,7 @@ fn beside_a_plain_one(vary: impl FnOnce(&mut Network)) -> Table {
     for network in [varied, plain] {
         model.networks.insert(Arc::clone(&network.id), Arc::new(network));
     }
-    render(&model)
+    render(&model, None)
 }
 
 fn forwarded(table: &Table, from: &'static str, to: &'static str, state: u32) -> bool {
@@ -174,7 +174,7 @@ fn sources_are_hidden_on_the_way_out_only_and_only_where_asked() {
 
 #[test]
 fn networks_are_elements_and_the_rules_stay_the_same() {
-    let none = render(&Model::default());
+    let none = render(&Model::default(), None);
     let two = beside_a_plain_one(|_| {});
     assert_eq!(none.chains, two.chains);
     assert_eq!(none.sets.iter().map(|set| set.elements.len()).sum::<usize>(), 0);

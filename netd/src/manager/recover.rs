@@ -14,11 +14,12 @@ use super::undo::Undo;
 use super::{World, docker, network, overlay, sandbox, wire};
 use crate::bus::Bus;
 use crate::config::Config;
-use crate::driver::{DOOMED, Kernel, shaping_device, tunnel};
+use crate::driver::{DOOMED, Kernel, Vtep, shaping_device};
 use crate::error::{Chain, Result};
 use crate::files::Files;
+use crate::firewall::Ends;
 use crate::ipam::{Pool, Pools};
-use crate::model::{Mode, Network, Sandbox, SandboxKey};
+use crate::model::{Mode, Network, Sandbox, SandboxKey, tunnel_of};
 use crate::ports::Ports;
 use crate::reconcile::{HostResolver, Reconcile};
 use crate::steer::Steering;
@@ -32,10 +33,17 @@ pub(crate) fn open(config: Arc<Config>, bus: Bus) -> anyhow::Result<World> {
     let pools: Vec<Pool> = config.pools.clone();
     let files = Files::new(&config.run_dir);
     let host = HostResolver::new(config.resolv_conf.clone(), config.dns_servers.clone());
-    let kernel = Kernel::open()?;
+    let mut kernel = Kernel::open()?;
+    let ends = config.cluster.as_ref().map(|cluster| Ends {
+        node: config.node.clone(),
+        vtep: cluster.vtep.unwrap_or(cluster.advertise),
+        vxlan_port: cluster.vxlan_port,
+        mesh_port: cluster.mesh_port,
+    });
+    kernel.vtep = ends.as_ref().map(|ends| Vtep { address: ends.vtep, port: ends.vxlan_port });
     let steering = Steering::new(config.steer, config.reservation_holders.clone());
     let mut world = World {
-        reconcile: Reconcile::new(files, host, kernel.background.clone(), config.workers(), steering)?,
+        reconcile: Reconcile::new(files, host, kernel.background.clone(), config.workers(), steering, ends)?,
         kernel,
         pools: Pools::new(&pools, &machine_seed(&config))?,
         ports: Ports::rebuild(books.model()),
@@ -126,7 +134,7 @@ fn remove_unknown(world: &mut World) -> Result<()> {
         let joined = model.sandboxes.values().flat_map(|s| s.endpoints.iter().map(|e| &*e.network));
         let devices = joined.flat_map(|network| {
             let record = model.networks.get(network).map(|network| Arc::clone(&network.bridge));
-            [record.unwrap_or_else(|| network::device(network).into()), tunnel(network).into()]
+            [record.unwrap_or_else(|| network::device(network).into()), tunnel_of(network).into()]
         });
         bridges.chain(ports).chain(devices).chain(shaping.map(Arc::from)).collect()
     };

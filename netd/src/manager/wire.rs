@@ -87,7 +87,7 @@ pub(super) fn record(
         (None, None) => [0x02, 0x6e, digest[0], digest[1], digest[2], digest[3]],
     };
     Endpoint {
-        host_link: format!("nv{}", hex(&digest[..6])).into(),
+        host_link: format!("{}{}", network.ports(), hex(&digest[..6])).into(),
         id,
         network: Arc::clone(&network.id),
         interface: "".into(),

@@ -25,6 +25,12 @@ struct Request {
     outcome: &'static str,
 }
 
+/// Reasons come from the firewall's list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Dropped {
+    reason: &'static str,
+}
+
 /// A gauge and where its value is found.
 type Counted = (Gauge, fn(&Counts) -> u64);
 
@@ -39,6 +45,7 @@ pub(crate) struct Metrics {
     served: Gauge,
     restarts: Counter,
     repairs: Counter,
+    dropped: Family<Dropped, Counter>,
 }
 
 impl Metrics {
@@ -68,6 +75,12 @@ impl Metrics {
             restarts.clone(),
         );
         registry.register("nftables_repairs", "Times the firewall table was put back", repairs.clone());
+        let dropped = Family::default();
+        registry.register(
+            "overlay_dropped_packets",
+            "Packets of overlay networks, and between nodes, that were not let through",
+            dropped.clone(),
+        );
         let counts: [Counted; 5] = [
             (gauge(&mut registry, "networks", "Networks"), |counts| counts.networks),
             (gauge(&mut registry, "sandboxes", "Sandboxes"), |counts| counts.sandboxes),
@@ -75,7 +88,19 @@ impl Metrics {
             (gauge(&mut registry, "published_ports", "Published ports"), |counts| counts.published_ports),
             (gauge(&mut registry, "names", "Names that resolve"), |counts| counts.names),
         ];
-        Self { registry, attach, detach, requests, seconds, counts, revision, served, restarts, repairs }
+        Self {
+            registry,
+            attach,
+            detach,
+            requests,
+            seconds,
+            counts,
+            revision,
+            served,
+            restarts,
+            repairs,
+            dropped,
+        }
     }
 
     pub(crate) fn request(&self, verb: &'static str, done: bool, took: Duration) {
@@ -91,6 +116,14 @@ impl Metrics {
 
     pub(crate) fn repaired(&self) {
         self.repairs.inc();
+    }
+
+    /// What the firewall has dropped since the start, in all.
+    pub(crate) fn dropped(&self, all: impl IntoIterator<Item = (&'static str, u64)>) {
+        for (reason, packets) in all {
+            let counter = self.dropped.get_or_create(&Dropped { reason });
+            counter.inc_by(packets.saturating_sub(counter.get()));
+        }
     }
 
     pub(crate) fn render(

@@ -73,6 +73,7 @@ async fn metrics(app: Arc<App>, _: <Metrics as Verb>::Params) -> Result<Response
     let revision = app.call(|world| Ok(world.revision())).await?;
     let stats = app.dataplane.stats().await.ok();
     let restarts = app.dataplane.restarts();
+    app.metrics.dropped(app.call(|world| Ok(world.reconcile.dropped()?)).await?);
     Ok(encode::text(content_type, app.metrics.render(counts, revision, restarts, stats.as_ref())))
 }
 

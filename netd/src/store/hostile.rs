@@ -122,7 +122,8 @@ fn derive(model: &Model, changes: &[Change]) {
         projection.apply(change);
     }
     projection.whole();
-    firewall::render(model);
+    firewall::render(model, None);
+    firewall::guard(model);
     Ports::rebuild(model);
     let sandboxes = || model.sandboxes.values().map(|sandbox| &**sandbox);
     for network in model.networks.values() {

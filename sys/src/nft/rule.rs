@@ -11,11 +11,12 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use super::set;
+use super::survey::Family;
 use super::table::{End, Field, IpVersion, MaxSegment, Part, Rule, Transport, Type, Value};
 use super::verdict;
 
-pub(super) fn message(table: &str, chain: &str, rule: &Rule) -> io::Result<RuleMessage> {
-    let mut program = Program::default();
+pub(super) fn message(family: Family, table: &str, chain: &str, rule: &Rule) -> io::Result<RuleMessage> {
+    let mut program = Program { is_bridge: family == Family::Bridge, ..Program::default() };
     for part in &rule.parts {
         program.part(part)?;
     }
@@ -35,6 +36,8 @@ pub(super) fn message(table: &str, chain: &str, rule: &Rule) -> io::Result<RuleM
 /// The steps so far, and what they have already made sure of.
 #[derive(Default)]
 struct Program {
+    /// Frames may carry anything, so that the family of a packet is told by the frame.
+    is_bridge: bool,
     steps: Vec<Expressions>,
     family: Option<u8>,
     protocol: Option<u8>,
@@ -56,15 +59,16 @@ impl Program {
             Part::Marked(half) => self.marked(*half),
             Part::Connection(states) => self.connection(*states),
             Part::TcpSyn => self.tcp_syn(),
+            Part::ArpForm => self.arp_form(),
             Part::Counter => self.plain("counter", vec![]),
             Part::Notrack => self.plain("notrack", vec![]),
             Part::SetPort(end, transport, port) => {
-                self.presume_protocol(*transport);
+                self.presume_protocol(protocol(*transport));
                 self.immediate(port.to_be_bytes().to_vec(), 0);
                 self.write_port(*end, *transport);
             }
             Part::SetSourcePortFromMark(transport) => {
-                self.presume_protocol(*transport);
+                self.presume_protocol(protocol(*transport));
                 self.meta(MetaKey::Mark, 0);
                 self.write_port(End::Source, *transport);
             }
@@ -120,21 +124,31 @@ impl Program {
         match field {
             Field::Ip4(_) => self.presume_family(NFPROTO_IPV4),
             Field::Ip6(_) => self.presume_family(NFPROTO_IPV6),
-            Field::Port(_, transport) => self.presume_protocol(transport),
-            Field::Iifname | Field::Oifname | Field::Protocol => {}
+            Field::Port(_, transport) => self.presume_protocol(protocol(transport)),
+            Field::ArpSender | Field::ArpSenderIp4 => self.presume_family(NFPROTO_ARP),
+            Field::Ip6Length => self.presume_family(NFPROTO_IPV6),
+            Field::Icmp6Type | Field::NeighbourTarget | Field::NeighbourOption | Field::NeighbourMac => {
+                self.presume_family(NFPROTO_IPV6);
+                self.presume_protocol(libc::IPPROTO_ICMPV6 as u8);
+            }
+            Field::Iifname | Field::Oifname | Field::Protocol | Field::EtherSource | Field::EtherType => {}
         }
     }
 
     fn presume_family(&mut self, family: u8) {
         if self.family != Some(family) {
             self.family = Some(family);
-            self.meta(MetaKey::Nfproto, 0);
-            self.check(Operator::Equal, vec![family]);
+            if self.is_bridge {
+                self.meta(MetaKey::EtherTypeProtocol, 0);
+                self.check(Operator::Equal, ether_type(family).to_be_bytes().to_vec());
+            } else {
+                self.meta(MetaKey::Nfproto, 0);
+                self.check(Operator::Equal, vec![family]);
+            }
         }
     }
 
-    fn presume_protocol(&mut self, transport: Transport) {
-        let number = protocol(transport);
+    fn presume_protocol(&mut self, number: u8) {
         if self.protocol != Some(number) {
             self.protocol = Some(number);
             self.meta(MetaKey::L4Proto, 0);
@@ -153,6 +167,15 @@ impl Program {
             Field::Ip6(End::Source) => (NETWORK, 8),
             Field::Ip6(End::Destination) => (NETWORK, 24),
             Field::Port(end, _) => (TRANSPORT, port_offset(end)),
+            Field::EtherSource => (LINK, 6),
+            Field::EtherType => (LINK, 12),
+            Field::ArpSender => (NETWORK, 8),
+            Field::ArpSenderIp4 => (NETWORK, 14),
+            Field::Ip6Length => (NETWORK, 4),
+            Field::Icmp6Type => (TRANSPORT, 0),
+            Field::NeighbourTarget => (TRANSPORT, 8),
+            Field::NeighbourOption => (TRANSPORT, 24),
+            Field::NeighbourMac => (TRANSPORT, 26),
         };
         self.payload(base, offset, set::kernel_type(kind(field)).length, at);
     }
@@ -195,10 +218,17 @@ impl Program {
     }
 
     fn tcp_syn(&mut self) {
-        self.presume_protocol(Transport::Tcp);
+        self.presume_protocol(protocol(Transport::Tcp));
         self.payload(TRANSPORT, 13, 1, 0);
         self.mask(&[TCP_SYN]);
         self.check(Operator::NotEqual, vec![0]);
+    }
+
+    /// Ethernet, IPv4, and the lengths of their addresses.
+    fn arp_form(&mut self) {
+        self.presume_family(NFPROTO_ARP);
+        self.payload(NETWORK, 0, 6, 0);
+        self.check(Operator::Equal, vec![0, 1, 8, 0, 6, 4]);
     }
 
     fn host_bound(&mut self) {
@@ -276,9 +306,12 @@ impl Program {
 
 fn suits(field: Field, value: &Value) -> bool {
     match (kind(field), value) {
-        (Type::Name, Value::Name(_))
+        (Type::Name, Value::Name(_) | Value::Prefix(_))
         | (Type::Port, Value::Port(_))
-        | (Type::Protocol, Value::Protocol(_)) => true,
+        | (Type::Protocol | Type::Icmp6, Value::Protocol(_))
+        | (Type::Mac, Value::Mac(_))
+        | (Type::EtherType, Value::EtherType(_))
+        | (Type::Number, Value::Number(_)) => true,
         (Type::Ip4, Value::Address(ip)) => ip.is_ipv4(),
         (Type::Ip6, Value::Address(ip)) => ip.is_ipv6(),
         (Type::Ip4, Value::Network(network)) => network.is_ipv4(),
@@ -291,9 +324,13 @@ fn kind(field: Field) -> Type {
     match field {
         Field::Iifname | Field::Oifname => Type::Name,
         Field::Protocol => Type::Protocol,
-        Field::Ip4(_) => Type::Ip4,
-        Field::Ip6(_) => Type::Ip6,
+        Field::Ip4(_) | Field::ArpSenderIp4 => Type::Ip4,
+        Field::Ip6(_) | Field::NeighbourTarget => Type::Ip6,
         Field::Port(..) => Type::Port,
+        Field::EtherSource | Field::ArpSender | Field::NeighbourMac => Type::Mac,
+        Field::EtherType => Type::EtherType,
+        Field::Icmp6Type => Type::Icmp6,
+        Field::Ip6Length | Field::NeighbourOption => Type::Number,
     }
 }
 
@@ -324,8 +361,18 @@ fn unsuitable(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, what.to_owned())
 }
 
+fn ether_type(family: u8) -> u16 {
+    match family {
+        NFPROTO_IPV4 => libc::ETH_P_IP as u16,
+        NFPROTO_IPV6 => libc::ETH_P_IPV6 as u16,
+        _ => libc::ETH_P_ARP as u16,
+    }
+}
+
 const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_ARP: u8 = 3;
 const NFPROTO_IPV6: u8 = 10;
+const LINK: u32 = 0;
 const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 const TCP_SYN: u8 = 2;

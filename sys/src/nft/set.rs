@@ -98,10 +98,14 @@ pub(super) fn bytes(value: &Value) -> Vec<u8> {
             }
             padded
         }
+        Value::Prefix(start) => start.as_bytes().to_vec(),
         Value::Address(ip) => octets(*ip),
         Value::Network(network) => octets(network.network()),
-        Value::Port(port) => port.to_be_bytes().to_vec(),
+        Value::Port(number) | Value::EtherType(number) | Value::Number(number) => {
+            number.to_be_bytes().to_vec()
+        }
         Value::Protocol(number) => vec![*number],
+        Value::Mac(mac) => mac.to_vec(),
     }
 }
 
@@ -165,6 +169,10 @@ pub(super) fn kernel_type(kind: Type) -> KernelType {
         Type::Ip6 => (8, 16, BIG_ENDIAN),
         Type::Protocol => (12, 1, BIG_ENDIAN),
         Type::Port => (13, 2, BIG_ENDIAN),
+        Type::Mac => (9, 6, BIG_ENDIAN),
+        Type::EtherType => (10, 2, BIG_ENDIAN),
+        Type::Icmp6 => (29, 1, BIG_ENDIAN),
+        Type::Number => (4, 2, BIG_ENDIAN),
         Type::Name => (41, NAME as u32, HOST_ENDIAN),
     };
     KernelType { number, length, order }

@@ -10,8 +10,9 @@ use crate::netlink::attr::{attributes, text};
 use crate::netlink::channel::Frame;
 
 /// The families whose tables see packets of IP, or the frames they travel in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
+    #[default]
     Inet,
     Ip,
     Ip6,
@@ -26,6 +27,15 @@ impl Family {
             Self::Ip => "ip",
             Self::Ip6 => "ip6",
             Self::Bridge => "bridge",
+        }
+    }
+
+    pub(super) const fn number(self) -> NetfilterProtoFamily {
+        match self {
+            Self::Inet => NetfilterProtoFamily::Inet,
+            Self::Ip => NetfilterProtoFamily::IPv4,
+            Self::Ip6 => NetfilterProtoFamily::IPv6,
+            Self::Bridge => NetfilterProtoFamily::Bridge,
         }
     }
 
@@ -138,7 +148,7 @@ fn passage(frame: &Frame<'_>) -> Option<Passage> {
     })
 }
 
-fn one(bytes: &[u8], header: usize, wanted: u16) -> Option<&[u8]> {
+pub(super) fn one(bytes: &[u8], header: usize, wanted: u16) -> Option<&[u8]> {
     attributes(bytes, header).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
@@ -154,9 +164,9 @@ const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
-const RULE_EXPRESSIONS: u16 = 4;
-const EXPRESSION_NAME: u16 = 1;
-const EXPRESSION_DATA: u16 = 2;
+pub(super) const RULE_EXPRESSIONS: u16 = 4;
+pub(super) const EXPRESSION_NAME: u16 = 1;
+pub(super) const EXPRESSION_DATA: u16 = 2;
 const META_KEY: u16 = 2;
 const META_IIFNAME: u32 = 6;
 const CMP_OPERATOR: u16 = 2;

@@ -1,15 +1,45 @@
-//! A table of the `inet` family as plain data: what `nft list table` would print. Built by pure functions elsewhere,
+//! A table as plain data, of the `inet` family or of `bridge`, which sees frames: what `nft list table` would print. Built by pure functions elsewhere,
 //! compared, printed, and handed whole to `Nft::replace`.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 
+use super::survey::Family;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
+    pub family: Family,
     pub name: String,
     pub sets: Vec<Set>,
     pub chains: Vec<Chain>,
+}
+
+/// How a table is found: the same name may stand in several families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named<'a> {
+    pub family: Family,
+    pub name: &'a str,
+}
+
+impl<'a> From<&'a str> for Named<'a> {
+    fn from(name: &'a str) -> Self {
+        Self { family: Family::Inet, name }
+    }
+}
+
+impl<'a> From<&'a Table> for Named<'a> {
+    fn from(table: &'a Table) -> Self {
+        Self { family: table.family, name: &table.name }
+    }
+}
+
+/// What becomes different in a set: removals first.
+#[derive(Clone, Copy, Debug)]
+pub struct SetChange<'a> {
+    pub set: &'a str,
+    pub add: &'a [Element],
+    pub remove: &'a [Element],
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +116,8 @@ pub enum Part {
     Connection(u32),
     /// The packet opens a TCP connection.
     TcpSyn,
+    /// ARP of addresses of IPv4 on Ethernet.
+    ArpForm,
     Counter,
     /// Keeps the packet out of connection tracking; only in chains before priority -200.
     Notrack,
@@ -113,6 +145,20 @@ pub enum Field {
     Ip4(End),
     Ip6(End),
     Port(End, Transport),
+    EtherSource,
+    /// As it stands in the frame: that of a VLAN where it has a tag.
+    EtherType,
+    ArpSender,
+    ArpSenderIp4,
+    /// Bytes of payload that the header of IPv6 tells.
+    Ip6Length,
+    Icmp6Type,
+    /// The address that neighbour discovery is about.
+    NeighbourTarget,
+    /// Kind and length of the first option of neighbour discovery.
+    NeighbourOption,
+    /// The link-layer address that stands in it.
+    NeighbourMac,
 }
 
 /// Of the two ends of a packet.
@@ -145,11 +191,16 @@ pub enum MaxSegment {
 pub enum Value {
     /// Of a link, at most 15 bytes.
     Name(String),
+    /// How a link's name begins; in matches, not in sets.
+    Prefix(String),
     Address(IpAddr),
     /// In a set with intervals every address is written as a network, a single one as /32 or /128.
     Network(IpNetwork),
     Port(u16),
     Protocol(u8),
+    Mac([u8; 6]),
+    EtherType(u16),
+    Number(u16),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,6 +232,11 @@ pub enum Type {
     Ip6,
     Port,
     Protocol,
+    Mac,
+    EtherType,
+    Icmp6,
+    /// Two bytes that no other type is for; in matches, not in sets.
+    Number,
 }
 
 /// A key, and in a map its verdict.

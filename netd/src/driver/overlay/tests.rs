@@ -75,11 +75,14 @@ impl Node {
             testing::endpoint_at(&network.id, &[&format!("10.9.0.{last}"), &format!("fd09::{last}")]);
         endpoint.v6 = endpoint.v6.map(|(address, _)| (address, 64));
         endpoint.mac = [2, 0, 0, 0, 0, last];
-        endpoint.host_link = format!("nv{}{last}", network.name).into();
+        endpoint.host_link = format!("no{}{last}", network.name).into();
         self.here(|kernel| kernel.attach(network, &endpoint, &netns, Gateways::default())).expect("attach");
         endpoint
     }
 }
+
+mod forged;
+mod strangers;
 
 fn network(name: &str, vni: u32) -> Network {
     let mut network = testing::network(name, &[("10.9.0.0/24", "10.9.0.1"), ("fd09::/64", "fd09::1")]);
@@ -178,8 +181,7 @@ fn another_way_to_the_others_is_another_size_and_another_source_another_tunnel()
     machine(|| {
         let [mut one, _two] = nodes();
         let red = network("red", 4096);
-        let mut look =
-            |kernel: &mut Kernel| kernel.look_at_underlay([vtep(2)].into_iter()).expect("looked at");
+        let look = |kernel: &mut Kernel| kernel.look_at_underlay([vtep(2)].into_iter()).expect("looked at");
         one.here(look);
         one.here(|kernel| kernel.ensure_network(&red)).expect("made");
         one.sandbox(&red, 2);
@@ -194,7 +196,7 @@ fn another_way_to_the_others_is_another_size_and_another_source_another_tunnel()
             let netns = Netns::open(Path::new("/run/netns/s12")).expect("sandbox").id();
             sandbox.netns_identity = (netns.device, netns.inode);
             sandbox.endpoints = vec![Endpoint {
-                host_link: "nvred2".into(),
+                host_link: "nored2".into(),
                 ..testing::endpoint_at("id-red", &["10.9.0.2"])
             }];
             model.sandboxes.insert(sandbox.id.clone(), sandbox.into());
@@ -202,7 +204,7 @@ fn another_way_to_the_others_is_another_size_and_another_source_another_tunnel()
             model
         };
         one.here(|kernel| kernel.resize_overlays(&model)).expect("resized");
-        for link in ["nxid-red", "nd-red", "nvred2"] {
+        for link in ["nxid-red", "nd-red", "nored2"] {
             assert_eq!(mtu(link).matches("mtu 1350").count(), 2, "{link}");
         }
         run("ip -n n1 link set u mtu 9000");
