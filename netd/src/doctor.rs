@@ -19,7 +19,7 @@ use netd_sys::{KernelError, sysctl};
 use crate::error::Chain;
 use crate::manager::World;
 pub(crate) use features::features;
-pub(crate) use steering::feature as steering;
+pub(crate) use steering::{east_west_feature as east_west, feature as steering};
 
 /// Descriptors a few hundred published ports and sandboxes need.
 const DESCRIPTORS: u64 = 16_384;
@@ -49,6 +49,7 @@ pub(crate) fn examine(world: &mut World) -> Vec<Check> {
     checks.extend(clashes::ports(&world.reconcile.unserved(), world.model()));
     checks.extend(clashes::resolver(world.model()));
     checks.push(steering::examine(world.reconcile.steering()));
+    checks.push(steering::examine_east_west(world.reconcile.east_west()));
     checks.push(descriptors());
     checks.push(resolvers(world));
     checks

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use indexed::{Indexed, Keyed, NetworkKey, PeerKey, SandboxKey};
 pub(crate) use node::{Availability, Lease, LeaseHolder, Member, Node, Peer};
 pub(crate) use pool::{AddressPool, PoolAddress, Purpose};
-pub(crate) use service::Service;
+pub(crate) use service::{Answer, EastWest, Service};
 
 /// 64 lower-case hex digits, as Docker's ids. The first 12 are the short id.
 pub(crate) type Id = Arc<str>;

@@ -8,6 +8,7 @@ mod guard;
 mod host;
 mod sockets;
 mod steered;
+mod straight;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ use crate::error::{Chain, Result};
 use crate::files::{Files, HOSTS, RESOLV_CONF};
 use crate::firewall::Ends;
 use crate::model::{self, Id, Mode, Model, Protocol, Sandbox, SandboxKey};
-use crate::steer::Steering;
+use crate::steer::{EastWest, Steering};
 use crate::tables::{Change, Projection};
 use crate::{firewall, hosts, resolvconf, resolver, steer};
 pub(crate) use host::HostResolver;
@@ -37,6 +38,7 @@ pub(crate) struct Reconcile {
     projection: Projection,
     held: Held,
     steering: Steering,
+    east_west: EastWest,
     session: Option<Session>,
     files: Files,
     host: HostResolver,
@@ -62,6 +64,7 @@ impl Reconcile {
             projection: Projection::default(),
             held: Held::default(),
             steering,
+            east_west: EastWest::default(),
             session: None,
             files,
             host,
@@ -89,6 +92,7 @@ impl Reconcile {
         if self.session.is_some() {
             self.open_missing(model, &steps);
             self.add_funnels(&mut steps);
+            self.lead_straight(&steps, changes, model);
         }
         let dropped = dropped_views(&steps);
         let sockets = self.held.follow(&steps);
@@ -158,6 +162,7 @@ impl Reconcile {
         }
         self.session = Some(session);
         self.add_funnels(&mut changes);
+        self.lead_all_straight(&changes, model);
         let sockets = self.held.follow_all(&changes);
         // Before the data plane lets go of what an earlier control plane has left with it.
         self.steer_all(&changes, model);

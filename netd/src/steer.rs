@@ -5,13 +5,16 @@
 //! * steering: what arrives for the port is led to one of four funnels (a family and a protocol each), whose sockets are
 //!   elsewhere, so that the socket which a container runtime keeps on the port as a reservation does no harm. By
 //!   `sk_lookup` (BPF), or by nftables' tproxy where there is no BPF. `holder` tells a reservation from a server.
+//! * `eastwest`: connections of sandboxes to services that do not come here at all, but go straight to a backend.
 
 mod bind;
+mod eastwest;
 mod funnel;
 mod holder;
 mod rules;
 mod steering;
 
 pub(crate) use bind::{bind, is_clash};
+pub(crate) use eastwest::{EastWest, KEY as EAST_WEST};
 pub(crate) use holder::{Taken, holders};
 pub(crate) use steering::{Moves, Steering};

@@ -161,7 +161,7 @@ impl Plane {
         *self.need.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(ask));
     }
 
-    /// Duplicates of every socket that is served.
+    /// Duplicates of every socket that is served, and of what is kept for the control plane.
     pub(crate) fn inventory(&self) -> Vec<Sockets> {
         let views = self.dns.as_ref().map_or(Ok(Vec::new()), Server::sockets).unwrap_or_else(|error| {
             tracing::error!(error = %Chain(&error), "cannot hand the DNS sockets over");
@@ -178,7 +178,12 @@ impl Plane {
         });
         let listeners =
             listeners.into_iter().map(|(key, fds)| Sockets { key, used: SocketUse::Listener, fds });
-        views.chain(listeners).collect()
+        let kept = self.kept.iter().filter_map(|(key, fds)| {
+            let fds = fds.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
+            let fds = fds.inspect_err(|error| tracing::error!(%key, %error, "cannot hand it over"));
+            Some(Sockets { key: Arc::clone(key), used: SocketUse::Keep, fds: fds.ok()? })
+        });
+        views.chain(listeners).chain(kept).collect()
     }
 
     /// In parts that fit into a message each.

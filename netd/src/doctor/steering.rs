@@ -4,9 +4,25 @@ use netd_api::system::{Check, Feature};
 use netd_sys::sysctl;
 
 use super::{failed, fine, warning};
-use crate::steer::Steering;
+use crate::steer::{EastWest, Steering};
 
 const NAME: &str = "steering";
+const EAST_WEST: &str = "east-west";
+
+pub(crate) fn east_west_feature(east_west: &EastWest) -> Feature {
+    let (available, detail) = east_west.describe();
+    Feature { name: EAST_WEST.into(), available, detail }
+}
+
+/// The relay serves all the same, so it is no fault.
+pub(super) fn examine_east_west(east_west: &EastWest) -> Check {
+    let (available, detail) = east_west.describe();
+    if available {
+        return fine(EAST_WEST, detail);
+    }
+    let remedy = "mount cgroups of version 2 (`mount -t cgroup2 none /sys/fs/cgroup`), and use a kernel and a build with BPF";
+    warning(EAST_WEST, detail, remedy)
+}
 
 pub(crate) fn feature(steering: &Steering) -> Feature {
     let (available, detail) = steering.describe();

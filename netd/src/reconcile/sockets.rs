@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use netd_dns::table::Change as Dns;
 use netd_proxy::table::{Change as Proxy, MESH_TCP, MESH_UDP};
+use netd_sys::KernelError;
 
 use crate::dataplane::{SocketKey, SocketUse, Sockets};
+use crate::steer::EAST_WEST;
 use crate::tables::Change;
 
 /// Keys of a view's sockets begin with this.
@@ -38,6 +40,13 @@ impl Held {
     /// One of the sockets with this key.
     pub(super) fn one(&self, key: &str) -> Option<BorrowedFd<'_>> {
         self.sockets.get(key)?.first()?.1.first().map(AsFd::as_fd)
+    }
+
+    /// Duplicates of all with this key.
+    pub(super) fn all(&self, key: &str) -> Option<Result<Vec<OwnedFd>, KernelError>> {
+        let held = self.sockets.get(key)?;
+        let fds = held.iter().flat_map(|(_, fds)| fds).map(OwnedFd::try_clone).collect::<Result<_, _>>();
+        Some(fds.map_err(|error| KernelError::new("duplicate the descriptors of", key, error)))
     }
 
     pub(super) fn hold(&mut self, key: SocketKey, used: SocketUse, fds: Vec<OwnedFd>) {
@@ -87,6 +96,7 @@ impl Held {
                 Change::Dns(_) | Change::Proxy(_) => {}
             }
         }
+        self.send(&EAST_WEST, &mut sockets);
         sockets
     }
 
@@ -99,6 +109,9 @@ impl Held {
         if changes.iter().any(|change| matches!(change, Change::Proxy(Proxy::PutMesh(_)))) {
             wanted.extend(MESH.map(SocketKey::from));
         }
+        // What is kept is to be sent with every full set: the data plane lets go of the rest.
+        wanted.insert(Arc::clone(&EAST_WEST));
+        [LINK, &EAST_WEST].iter().for_each(|key| drop(self.sent.take(*key)));
         self.sockets.retain(|key, _| wanted.contains(key));
         self.sent.retain(|key| wanted.contains(key));
         self.follow(changes)

@@ -79,7 +79,11 @@ async fn metrics(app: Arc<App>, _: <Metrics as Verb>::Params) -> Result<Response
 
 async fn status(app: &App) -> Result<SystemStatus> {
     let (counts, revision, steering) = app
-        .call(|world| Ok((counts(world), world.revision(), doctor::steering(world.reconcile.steering()))))
+        .call(|world| {
+            let reconcile = &world.reconcile;
+            let ways = [doctor::steering(reconcile.steering()), doctor::east_west(reconcile.east_west())];
+            Ok((counts(world), world.revision(), ways))
+        })
         .await?;
     let state = match (app.dataplane.is_connected(), app.dataplane.restarts()) {
         (true, _) => DataPlaneState::Running,
@@ -109,7 +113,7 @@ async fn status(app: &App) -> Result<SystemStatus> {
             revision: *app.dataplane.applied().borrow(),
             restarts: app.dataplane.restarts(),
         },
-        features: doctor::features().into_iter().chain([steering]).collect(),
+        features: doctor::features().into_iter().chain(steering).collect(),
         counts,
     })
 }
