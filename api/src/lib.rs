@@ -13,6 +13,7 @@ pub mod error;
 pub mod events;
 pub mod filter;
 pub mod network;
+pub mod node;
 pub mod openapi;
 pub mod sandbox;
 pub mod spool;

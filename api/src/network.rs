@@ -15,7 +15,7 @@ use crate::sandbox::EndpointSettings;
 use crate::value::{self, Alias, Bandwidth, LinkName, Mac, NetworkName, Reference, Subnet, Timestamp};
 use crate::verb::{Answer, Method, Nothing, Verb};
 
-pub use options::{BridgeOptions, Switch};
+pub use options::{BridgeOptions, OverlayOptions, Switch};
 pub use update::{ChangeEndpoint, ChangeNetwork, Update, UpdateEndpoint};
 
 pub struct Create;
@@ -146,7 +146,7 @@ pub struct CreateNetwork {
     /// No way out, and no way in from outside.
     #[serde(default)]
     pub internal: bool,
-    /// See [`BridgeOptions`].
+    /// See [`BridgeOptions`] and [`OverlayOptions`].
     #[serde(default)]
     pub options: BTreeMap<String, String>,
     #[serde(default)]
@@ -156,8 +156,11 @@ pub struct CreateNetwork {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
+    /// A bridge of this host.
     #[default]
     Bridge,
+    /// One network on all nodes of the cluster.
+    Overlay,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -231,9 +234,9 @@ pub struct Network {
     pub name: String,
     pub id: String,
     pub created: Timestamp,
-    /// `local`.
+    /// `local`, or `global`: all nodes of the cluster have it.
     pub scope: String,
-    /// `bridge`; `host` and `null` for the networks `host` and `none`.
+    /// `bridge` or `overlay`; `host` and `null` for the networks `host` and `none`.
     pub driver: String,
     #[serde(rename = "EnableIPv4")]
     pub enable_ipv4: bool,
@@ -289,6 +292,9 @@ pub struct NetworkContainer {
     pub ipv4_address: String,
     #[serde(rename = "IPv6Address")]
     pub ipv6_address: String,
+    /// Where it is, on a network of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -135,6 +135,9 @@ pub struct SystemStatus {
     pub run_dir: PathBuf,
     pub netns_dir: PathBuf,
     pub store: StoreStatus,
+    /// Where this node is one of many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterStatus>,
     pub data_plane: DataPlaneStatus,
     pub features: Vec<Feature>,
     pub counts: Counts,
@@ -147,6 +150,44 @@ pub struct StoreStatus {
     /// Where it is.
     pub location: String,
     pub revision: u64,
+}
+
+/// What this node has with the others of its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClusterStatus {
+    /// `etcd`.
+    pub store: String,
+    /// Where it is.
+    pub location: String,
+    /// While it is not, what was known goes on to be served.
+    pub connected: bool,
+    /// Since when it is, or is not.
+    pub since: Timestamp,
+    /// Why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Whom of it this node speaks to, or spoke to last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// How often the connection had to be made again.
+    pub reconnects: u64,
+    pub keys: u64,
+    /// Up to where the store has told of changes.
+    pub revision: u64,
+    /// Up to where the data plane serves them.
+    pub served: u64,
+    /// `member`, `apart` (not joined yet), `removed`, or `name-taken`.
+    pub standing: String,
+    /// Nodes that belong to the cluster.
+    pub members: u64,
+    /// Those of them that are alive.
+    pub alive: Vec<String>,
+    /// How long ago all that this node tells the others was last found to be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_seconds_ago: Option<u64>,
+    /// What keeps it from being there now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owed: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Code;
-use crate::{dns, events, network, sandbox, system};
+use crate::{dns, events, network, node, sandbox, system};
 
 /// One operation of the API.
 pub trait Verb: Send + Sync + 'static {
@@ -137,6 +137,11 @@ pub fn all() -> Vec<Declaration> {
         Declaration::of::<sandbox::Ports>(),
         Declaration::of::<sandbox::Publish>(),
         Declaration::of::<sandbox::Unpublish>(),
+        Declaration::of::<node::List>(),
+        Declaration::of::<node::Inspect>(),
+        Declaration::of::<node::Drain>(),
+        Declaration::of::<node::Activate>(),
+        Declaration::of::<node::Remove>(),
         Declaration::of::<dns::Dump>(),
         Declaration::of::<events::Follow>(),
         Declaration::of::<system::Status>(),

@@ -16,13 +16,19 @@ const LAG: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub time: SystemTime,
-    /// `network`, `sandbox` or `daemon`.
+    /// `network`, `sandbox`, `node`, `store` or `daemon`.
     pub kind: &'static str,
     /// `create`, `remove`, `connect`, ...
     pub action: &'static str,
     pub id: Arc<str>,
     pub name: String,
     pub attributes: BTreeMap<&'static str, String>,
+}
+
+/// Of the clock that all processes of a machine share and nobody sets.
+pub(crate) fn monotonic_ns() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |time| u64::try_from(std::time::Duration::from(time).as_nanos()).unwrap_or(u64::MAX))
 }
 
 #[derive(Clone)]
@@ -37,8 +43,11 @@ impl Bus {
     }
 
     pub(crate) fn publish(&self, event: Event) {
-        tracing::info!(target: "netd::event", kind = event.kind, action = event.action, id = %event.id,
+        // How far the cluster's store is served is told with every change of it.
+        if !matches!(event.action, "served" | "committed") {
+            tracing::info!(target: "netd::event", kind = event.kind, action = event.action, id = %event.id,
             attributes = ?event.attributes);
+        }
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         if past.len() == MEMORY {
             past.pop_front();

@@ -9,6 +9,7 @@ mod dns;
 mod events;
 mod exec;
 mod network;
+mod node;
 mod output;
 mod ports;
 mod sandbox;
@@ -60,6 +61,9 @@ enum Command {
     /// Sandboxes: namespaces with networks, names and published ports
     #[command(subcommand)]
     Sandbox(sandbox::Command),
+    /// Nodes of the cluster: list, show, drain, activate, remove
+    #[command(subcommand)]
+    Node(node::Command),
     Exec(exec::Args),
     Port(ports::PortArgs),
     Publish(ports::PublishArgs),
@@ -109,6 +113,7 @@ fn dispatch(daemon: Daemon, socket: Option<PathBuf>, command: Command) -> Result
         Command::Status(args) => system::status(&client()?, &args),
         Command::Doctor(args) => system::doctor(&client()?, &args),
         Command::Network(command) => network::run(&client()?, command),
+        Command::Node(command) => node::run(&client()?, command),
         Command::Sandbox(command) => sandbox::run(&client()?, command),
         Command::Exec(args) => exec::run(&client()?, &args),
         Command::Port(args) => ports::show(&client()?, &args),

@@ -4,13 +4,14 @@
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use netd_sys::netlink::monitor::{Group, Monitor};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +25,7 @@ use crate::error::Chain;
 use crate::manager::{self, World};
 use crate::server::listen::{bind_unix, serve};
 use crate::server::{App, Metrics, Server};
+use crate::store::Wake;
 use crate::{docker, telemetry, watch};
 
 /// Requests that run when the daemon is told to stop get this long.
@@ -54,10 +56,14 @@ async fn daemon(config: Arc<Config>) -> Result<()> {
     for directory in [&config.state_dir, &config.run_dir, &config.netns_dir] {
         make_directory(directory)?;
     }
-    let bus = Bus::new();
+    let (bus, wake) = (Bus::new(), Arc::new(Notify::new()));
     let Started { engine, thread, made } = {
-        let (config, bus) = (Arc::clone(&config), bus.clone());
-        Engine::start(move || manager::open(config, bus)).context("cannot start the engine")?
+        let (config, bus, wake) = (Arc::clone(&config), bus.clone(), Arc::clone(&wake));
+        let wake: Wake = Arc::new(move || {
+            wake.notify_one();
+            true
+        });
+        Engine::start(move || manager::open(config, bus, wake)).context("cannot start the engine")?
     };
     made.await.context("the engine ended while starting")??;
     // Only the holder of the store may take the socket: a second daemon has failed by now.
@@ -73,6 +79,7 @@ async fn daemon(config: Arc<Config>) -> Result<()> {
         bus,
         started: SystemTime::now(),
         ready: AtomicBool::new(false),
+        served_of_cluster: AtomicU64::new(0),
         metrics: Metrics::new(),
         stop: CancellationToken::new(),
         stop_dataplane: AtomicBool::new(false),
@@ -95,6 +102,9 @@ async fn daemon(config: Arc<Config>) -> Result<()> {
             async move { server.handle_metrics(request).await }
         };
         tokio::task::spawn_local(serve(listener, handle, app.stop.clone(), tasks.clone()));
+    }
+    if app.config.cluster.is_some() {
+        tokio::task::spawn_local(watch::cluster(Arc::clone(&app), wake));
     }
     let served = serve_until_told(&app, &mut signals, plugin, &tasks).await;
     end(app, tasks, dataplane, engine, thread).await;

@@ -5,6 +5,7 @@
 //! below take plain data where they can; what is read from the kernel is read here.
 
 mod clashes;
+mod cluster;
 mod devices;
 mod features;
 mod firewall;
@@ -50,6 +51,7 @@ pub(crate) fn examine(world: &mut World) -> Vec<Check> {
     checks.extend(clashes::resolver(world.model()));
     checks.push(steering::examine(world.reconcile.steering()));
     checks.push(steering::examine_east_west(world.reconcile.east_west()));
+    checks.extend(cluster::examine(world));
     checks.push(descriptors());
     checks.push(resolvers(world));
     checks

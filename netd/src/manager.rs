@@ -3,14 +3,15 @@
 //!
 //! All of it runs on the engine's thread with the whole [`World`] in hand: there is nothing to lock.
 
-#[expect(dead_code, reason = "until a store of a cluster is opened")]
 mod books;
+mod cluster;
 pub(crate) mod docker;
 mod examine;
 mod find;
 mod guests;
 mod inspect;
 mod network;
+mod node;
 mod overlay;
 mod publish;
 mod recover;
@@ -40,10 +41,12 @@ use crate::tables::Neighbours;
 use books::{Assigned, Books};
 use undo::{Step, Undo};
 
+pub(crate) use cluster::{ClusterView, follow as follow_cluster};
 pub(crate) use examine::sandbox as examine;
 pub(crate) use find::{network as find_network, sandbox as find_sandbox};
 pub(crate) use guests::{bury, list as guests};
 pub(crate) use network::{connect, create as create_network, disconnect, prune, remove as remove_network};
+pub(crate) use node::{remove as remove_node, set_availability};
 pub(crate) use publish::{publish, unpublish};
 pub(crate) use recover::{down, open, recover};
 pub(crate) use sandbox::{create as create_sandbox, leave as leave_network, remove as remove_sandbox};
@@ -51,6 +54,7 @@ pub(crate) use update::{endpoint as update_endpoint, network as update_network};
 
 pub(crate) mod show {
     pub(crate) use super::inspect::{endpoint, network, networks, port_map, pseudo, sandbox, views};
+    pub(crate) use super::node::{node, nodes};
 }
 
 /// Everything the engine's thread owns.
@@ -66,6 +70,13 @@ pub(crate) struct World {
     /// Endpoints of other nodes, as overlay networks are to know them.
     neighbours: Neighbours,
     bus: Bus,
+    /// Nodes that went while this daemon ran.
+    gone_since: BTreeMap<Id, SystemTime>,
+    /// Whether the cluster's store was in reach when somebody last looked.
+    store_was_there: Option<bool>,
+    /// Why this node's records in the cluster's store are not as they should be.
+    owed: Option<String>,
+    pursues: bool,
 }
 
 impl World {
@@ -86,7 +97,9 @@ impl World {
     fn commit_to(&mut self, scope: Scope, txn: &Txn) -> Result<Revision> {
         let result = self.books.commit(scope, txn);
         self.carry();
-        Ok(result?)
+        let revision = result?;
+        self.pursue();
+        Ok(revision)
     }
 
     /// An address as [`Books::claim`] gives it, given back if the operation fails.
@@ -111,6 +124,7 @@ impl World {
         if let Some(changes) = self.books.take_fresh() {
             self.reconcile.apply(self.books.model(), &changes, self.books.revision());
             overlay::forward(self, &changes);
+            self.note_nodes(&changes);
         }
     }
 

@@ -8,12 +8,13 @@ mod exposition;
 pub(crate) mod listen;
 mod metrics;
 mod network;
+mod node;
 mod route;
 mod sandbox;
 mod system;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
@@ -47,6 +48,8 @@ pub(crate) struct App {
     pub bus: Bus,
     pub started: SystemTime,
     pub ready: AtomicBool,
+    /// Up to where the data plane serves the cluster's store.
+    pub served_of_cluster: AtomicU64,
     pub metrics: Metrics,
     /// Ends the daemon.
     pub stop: CancellationToken,
@@ -65,6 +68,7 @@ impl Server {
     pub(crate) fn new(app: Arc<App>) -> Self {
         let mut router = Router::default();
         network::routes(&mut router);
+        node::routes(&mut router);
         sandbox::routes(&mut router);
         system::routes(&mut router);
         Self { app, router }

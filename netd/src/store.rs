@@ -18,9 +18,7 @@ mod txn;
 mod watch;
 
 pub(crate) use error::{CommitError, StoreError};
-pub(crate) use etcd::{
-    Etcd, EtcdSettings, Health, HostPort, Identity, Login, MOST_OPERATIONS, Tls, Wake, read_small,
-};
+pub(crate) use etcd::{Etcd, EtcdSettings, HostPort, Identity, Login, Tls, Wake, read_small};
 pub(crate) use merged::{MESH_SECRET, Records};
 pub(crate) use records::{Record, RecordError, encode, encode_lease, key_of, lease_key};
 pub(crate) use redb::Redb;
@@ -55,6 +53,9 @@ pub(crate) trait Store: Send {
 /// a copy on this node's disk says; once it is back, the watch tells the difference as one more batch.
 pub(crate) trait SharedStore: Store {
     fn condition(&self) -> Condition;
+
+    /// Ends this node's life at once, and with it what is bound to it. Nothing can be written afterwards.
+    fn release(&mut self) -> Result<(), StoreError>;
 }
 
 /// Prefixes of keys that are bound to the life of the node that wrote them.
@@ -69,6 +70,13 @@ pub(crate) struct Condition {
     pub since: SystemTime,
     /// Why it is out of reach.
     pub cause: Option<Arc<str>>,
+    /// Which of its members is spoken to, or was last.
+    pub endpoint: Option<Arc<str>>,
+    /// Times that the connection had to be made again.
+    pub reconnects: u64,
+    /// Up to where the watch has told.
+    pub told: Revision,
+    pub keys: usize,
     /// Which life of this node what it writes is bound to; another number after every one that ended, 0 before the
     /// first. What an earlier one wrote goes unless it is written again.
     pub life: u64,

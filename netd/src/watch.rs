@@ -1,6 +1,7 @@
 //! What happens on the host without us, and what is done about it: the resolver file changes, somebody flushes the
 //! firewall's rules, a namespace goes away, a CNI plugin leaves a note, Docker takes a device into a container.
 
+mod cluster;
 mod docker;
 mod guests;
 mod spool;
@@ -22,6 +23,7 @@ use crate::engine::Busy;
 use crate::error::Chain;
 use crate::firewall;
 use crate::server::App;
+pub(crate) use cluster::cluster;
 pub(crate) use docker::docker;
 pub(crate) use guests::guests;
 pub(crate) use spool::spool;

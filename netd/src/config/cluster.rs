@@ -12,7 +12,6 @@ use crate::store::{EtcdSettings, HostPort, Identity, Login, Tls};
 const VXLAN_PORT: u16 = 4789;
 const MESH_PORT: u16 = 6383;
 
-#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
 /// What makes this node one of several.
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {

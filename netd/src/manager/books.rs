@@ -27,7 +27,8 @@ use crate::store::{
     Watch,
 };
 pub(crate) use claim::Assigned;
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, Standing};
+pub(crate) use member::name_taken;
 
 /// How long a commit waits until its own watch has told it.
 const ECHO: Duration = Duration::from_secs(1);
@@ -37,7 +38,7 @@ const BATCHES: usize = 64;
 pub(crate) struct Books {
     local: Box<dyn Store>,
     watch: Watch,
-    pub(super) cluster: Option<Cluster>,
+    cluster: Option<Cluster>,
     records: Records,
     /// By network. Rebuilt from the records at start, kept beside them since.
     leases: BTreeMap<Id, Leases>,
@@ -82,8 +83,12 @@ impl Books {
         self.records.model()
     }
 
-    pub(crate) fn records(&self) -> &Records {
+    pub(super) fn records(&self) -> &Records {
         &self.records
+    }
+
+    pub(super) fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
     }
 
     /// One number for both stores: whatever either of them tells raises it.
@@ -307,6 +312,17 @@ impl Books {
             Some(lease) => table.note(address, Holder::from(&**lease)),
             None => table.forget(address),
         }
+    }
+
+    /// Own commits with when they were done, and batches with the revision of the tables that have them, since the last
+    /// time.
+    pub(super) fn untold(&mut self) -> (Vec<(Revision, u64)>, Vec<(Revision, u64)>) {
+        self.cluster.as_mut().map(Cluster::untold).unwrap_or_default()
+    }
+
+    /// Has the cluster's store forget at once what is bound to this node's life.
+    pub(super) fn release_lease(&mut self) -> Result<(), StoreError> {
+        self.cluster.as_mut().map_or(Ok(()), Cluster::release)
     }
 
     pub(super) fn condition(&self) -> Option<Condition> {

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use netd_api::ApiError;
 
 use crate::error::Result;
-use crate::model::{Id, Model, Network, NetworkKey, Sandbox, SandboxKey};
+use crate::model::{Id, Model, Network, NetworkKey, Sandbox, SandboxKey, Scope};
 
 pub(crate) fn network(model: &Model, wanted: &str) -> Result<Arc<Network>> {
-    let named = model.networks.by(&NetworkKey::Name(wanted.into())).next();
+    // What others made meanwhile does not change what a name means here.
+    let named = model.networks.by(&NetworkKey::Name(wanted.into()));
+    let named = named.min_by_key(|network| network.scope() == Scope::Shared);
     find("network", &model.networks, wanted, named)
 }
 

@@ -15,7 +15,9 @@ use sha2::{Digest as _, Sha256};
 use super::{World, hex, wire};
 use crate::files::{HOSTS, RESOLV_CONF};
 use crate::ipam::Family;
-use crate::model::{Bandwidth, Endpoint, Mode, Model, Network, Rate, Sandbox, SandboxKey};
+use crate::model::{
+    Bandwidth, Driver, Endpoint, Mode, Model, Network, Peer, PeerKey, Rate, Sandbox, SandboxKey, Scope,
+};
 
 /// Every network with the two that are none: `host` and `none`.
 pub(crate) fn networks(model: &Model) -> Vec<api::Network> {
@@ -52,6 +54,10 @@ pub(crate) fn pseudo(wanted: &str) -> Option<api::Network> {
 
 /// With `model`, its sandboxes too.
 pub(crate) fn network(network: &Network, model: Option<&Model>) -> api::Network {
+    let (scope, driver) = match network.driver {
+        Driver::Bridge => ("local", "bridge"),
+        Driver::Overlay { .. } => ("global", "overlay"),
+    };
     let has = |v4: bool| network.subnets.iter().any(|subnet| subnet.subnet.is_ipv4() == v4);
     let config = network.subnets.iter().filter_map(|subnet| {
         Some(IpamConfig {
@@ -65,8 +71,8 @@ pub(crate) fn network(network: &Network, model: Option<&Model>) -> api::Network 
         name: network.name.to_string(),
         id: network.id.to_string(),
         created: network.created.into(),
-        scope: "local".into(),
-        driver: "bridge".into(),
+        scope: scope.into(),
+        driver: driver.into(),
         enable_ipv4: has(true),
         enable_ipv6: has(false),
         ipam: Ipam { driver: "default".into(), config: config.collect() },
@@ -90,11 +96,31 @@ fn containers(network: &Network, model: &Model) -> BTreeMap<String, NetworkConta
                 mac_address: mac(endpoint.mac),
                 ipv4_address: endpoint.v4.map(|(ip, prefix)| format!("{ip}/{prefix}")).unwrap_or_default(),
                 ipv6_address: endpoint.v6.map(|(ip, prefix)| format!("{ip}/{prefix}")).unwrap_or_default(),
+                node: (network.scope() == Scope::Shared).then(|| model.here.to_string()),
             };
             containers.insert(sandbox.id.to_string(), container);
         }
     }
+    for peer in model.peers.by(&PeerKey::On(Arc::clone(&network.id))) {
+        containers.insert(peer.sandbox.to_string(), elsewhere(peer, network));
+    }
     containers
+}
+
+/// A sandbox of another node.
+fn elsewhere(peer: &Peer, network: &Network) -> NetworkContainer {
+    let with_prefix = |address: IpAddr| {
+        let subnet = network.subnets.iter().find(|subnet| subnet.subnet.contains(address));
+        subnet.map_or_else(|| address.to_string(), |subnet| format!("{address}/{}", subnet.subnet.prefix()))
+    };
+    NetworkContainer {
+        name: peer.sandbox_name.to_string(),
+        endpoint_id: peer.endpoint.to_string(),
+        mac_address: mac(peer.mac),
+        ipv4_address: peer.v4.map(|address| with_prefix(address.into())).unwrap_or_default(),
+        ipv6_address: peer.v6.map(|address| with_prefix(address.into())).unwrap_or_default(),
+        node: Some(peer.node.to_string()),
+    }
 }
 
 pub(crate) fn sandbox(world: &World, sandbox: &Sandbox) -> netd_api::sandbox::Sandbox {

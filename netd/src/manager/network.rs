@@ -1,5 +1,7 @@
 //! Networks: create, remove, prune; sandboxes put on them and taken off while they run.
 
+mod shared;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,6 +43,9 @@ pub(super) struct Draft<'a> {
 }
 
 pub(crate) fn create(world: &mut World, request: &CreateNetwork) -> Result<Arc<Network>> {
+    if request.driver == netd_api::network::Driver::Overlay {
+        return shared::create(world, request);
+    }
     let draft = Draft {
         id: new_id(),
         name: &request.name,
@@ -86,16 +91,15 @@ fn build(world: &mut World, undo: &mut Undo, draft: Draft<'_>) -> Result<Arc<Net
         &host,
     )?;
     let has_v6 = subnets.iter().any(|subnet| subnet.subnet.is_ipv6());
-    let driver = Driver::Bridge;
     let network = Network {
         name: Arc::from(draft.name),
         created: SystemTime::now(),
-        driver,
+        driver: Driver::Bridge,
         internal: draft.internal,
         adopted_bridge,
         bridge: bridge.into(),
         options: NetworkOptions {
-            mtu: mtu(world, driver, &options, has_v6)?,
+            mtu: mtu(world, &options, has_v6)?,
             icc: options.icc.unwrap_or(true),
             masquerade: options.masquerade.unwrap_or(true),
             isolate: options.isolate.unwrap_or(true),
@@ -180,10 +184,7 @@ fn is_bridge(link: &Link) -> bool {
     link.kind.as_deref() == Some("bridge")
 }
 
-fn mtu(world: &mut World, driver: Driver, options: &BridgeOptions, has_v6: bool) -> Result<u32> {
-    if let Driver::Overlay { .. } = driver {
-        return overlay::mtu(world, options.mtu, has_v6);
-    }
+fn mtu(world: &World, options: &BridgeOptions, has_v6: bool) -> Result<u32> {
     let mtu = options.mtu.unwrap_or(world.config.mtu);
     if has_v6 && mtu < 1280 {
         let detail = format!("IPv6 needs an MTU of at least 1280, not {mtu}");
@@ -201,6 +202,9 @@ pub(crate) fn remove(world: &mut World, wanted: &str) -> Result<()> {
         return Err(predefined(&network.name));
     }
     docker::keep_off(world, &network, "remove")?;
+    if network.scope() == Scope::Shared {
+        return shared::remove(world, &network);
+    }
     let holders: Vec<&str> = on(world, &network).map(|sandbox| &*sandbox.name).take(10).collect();
     if !holders.is_empty() {
         let detail = format!("network {} has active endpoints: {}", network.name, holders.join(", "));
@@ -232,7 +236,12 @@ pub(crate) fn prune(world: &mut World, filters: Vec<Filter>) -> Result<Vec<Strin
         if on(world, &network).next().is_some() || !filters.labels(&network.labels) {
             continue;
         }
-        match delete(world, &network) {
+        let result = match network.scope() {
+            Scope::Local => delete(world, &network),
+            Scope::Shared if !world.books.users(&network).is_empty() => continue,
+            Scope::Shared => shared::remove(world, &network),
+        };
+        match result {
             Ok(()) => removed.push(network.name.to_string()),
             Err(error) => tracing::warn!(network = %network.name, %error, "cannot prune the network"),
         }
@@ -312,7 +321,7 @@ fn join(
     wire::attach(world, network, &endpoint, &netns, gateways)?;
     super::sandbox::open_sockets(world, undo, &after, &netns)?;
     let txn = replace(world, &after)?;
-    let txn = super::sandbox::with_leases(txn, &after.id, std::slice::from_ref(&endpoint));
+    let txn = super::sandbox::with_leases(world, txn, &after.id, std::slice::from_ref(&endpoint));
     world.commit(&txn)?;
     world.tell("network", "connect", &network.id, &network.name, &[("container", &after.id)]);
     Ok(Arc::new(after))
@@ -328,8 +337,10 @@ pub(crate) fn disconnect(world: &mut World, wanted: &str, request: &DisconnectSa
     let mut after = Sandbox::clone(&sandbox);
     after.endpoints.retain(|other| other.id != endpoint.id);
     let mut txn = replace(world, &after)?;
-    for address in endpoint.addresses() {
-        txn = txn.delete(lease_key(&endpoint.network, address));
+    if network.scope() == Scope::Local {
+        for address in endpoint.addresses() {
+            txn = txn.delete(lease_key(&endpoint.network, address));
+        }
     }
     world.commit(&txn)?;
     world.tell("network", "disconnect", &network.id, &network.name, &[("container", &after.id)]);
@@ -337,7 +348,7 @@ pub(crate) fn disconnect(world: &mut World, wanted: &str, request: &DisconnectSa
 }
 
 /// The kernel's part of a disconnect that is committed: total, so that one failure does not keep the rest.
-fn leave(world: &mut World, after: &Sandbox, endpoint: &Endpoint) -> Result<()> {
+pub(super) fn leave(world: &mut World, after: &Sandbox, endpoint: &Endpoint) -> Result<()> {
     let cut = world.kernel.detach(endpoint);
     world.books.release(endpoint, &after.id);
     // A namespace that is gone has no routes to change.

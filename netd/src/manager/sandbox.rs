@@ -20,7 +20,7 @@ use super::wire::{self, Owner, Wish};
 use super::{World, docker, find, new_id, overlay, publish};
 use crate::error::{Chain, Result};
 use crate::guests;
-use crate::model::{DnsOptions, Endpoint, Id, Link, Mode, PortRange, Sandbox, SandboxKey};
+use crate::model::{DnsOptions, Endpoint, Id, Link, Mode, PortRange, Sandbox, SandboxKey, Scope};
 use crate::store::{Txn, encode, encode_lease, key_of, lease_key};
 use crate::tables;
 
@@ -47,7 +47,8 @@ fn build(world: &mut World, undo: &mut Undo, request: &CreateSandbox) -> Result<
     open_sockets(world, undo, &sandbox, &netns)?;
     let key = key_of::<Sandbox>(&sandbox.id);
     let txn = Txn::default().expect_absent(Arc::clone(&key)).put(key, encode(&sandbox)?);
-    world.commit(&with_leases(txn, &sandbox.id, &sandbox.endpoints))?;
+    let txn = with_leases(world, txn, &sandbox.id, &sandbox.endpoints);
+    world.commit(&txn)?;
     world.tell("sandbox", "create", &sandbox.id, &sandbox.name, &[("owner", &sandbox.owner)]);
     for endpoint in &sandbox.endpoints {
         let network = world.model().networks.get(&endpoint.network).cloned();
@@ -231,9 +232,14 @@ pub(super) fn open_sockets(
     Ok(())
 }
 
-pub(super) fn with_leases(mut txn: Txn, sandbox: &Id, endpoints: &[Endpoint]) -> Txn {
+/// Addresses of the cluster's networks are held in its store alone.
+pub(super) fn with_leases(world: &World, mut txn: Txn, sandbox: &Id, endpoints: &[Endpoint]) -> Txn {
     let value = encode_lease(sandbox);
-    for endpoint in endpoints {
+    let networks = &world.model().networks;
+    let is_local = |endpoint: &&Endpoint| {
+        networks.get(&endpoint.network).is_none_or(|network| network.scope() == Scope::Local)
+    };
+    for endpoint in endpoints.iter().filter(is_local) {
         for address in endpoint.addresses() {
             let key = lease_key(&endpoint.network, address);
             txn = txn.expect_absent(Arc::clone(&key)).put(key, Arc::clone(&value));

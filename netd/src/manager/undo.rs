@@ -47,6 +47,7 @@ impl Undo {
             for step in self.0.into_iter().rev() {
                 step.run(world);
             }
+            world.pursue();
         }
         result
     }

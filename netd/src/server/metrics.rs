@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netd_api::system::Counts;
+use netd_api::system::{ClusterStatus, Counts};
 use netd_api::{Verb as _, network, sandbox};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -31,6 +31,9 @@ struct Dropped {
     reason: &'static str,
 }
 
+/// The same of the cluster, while this node belongs to one.
+type OfCluster = (Gauge, fn(&ClusterStatus) -> u64);
+
 /// A gauge and where its value is found.
 type Counted = (Gauge, fn(&Counts) -> u64);
 
@@ -41,6 +44,7 @@ pub(crate) struct Metrics {
     requests: Family<Request, Counter>,
     seconds: Family<Request, Histogram>,
     counts: [Counted; 5],
+    cluster: [OfCluster; 5],
     revision: Gauge,
     served: Gauge,
     restarts: Counter,
@@ -88,6 +92,7 @@ impl Metrics {
             (gauge(&mut registry, "published_ports", "Published ports"), |counts| counts.published_ports),
             (gauge(&mut registry, "names", "Names that resolve"), |counts| counts.names),
         ];
+        let cluster = of_cluster(&mut registry);
         Self {
             registry,
             attach,
@@ -95,6 +100,7 @@ impl Metrics {
             requests,
             seconds,
             counts,
+            cluster,
             revision,
             served,
             restarts,
@@ -132,7 +138,11 @@ impl Metrics {
         revision: u64,
         restarts: u64,
         stats: Option<&Stats>,
+        cluster: Option<&ClusterStatus>,
     ) -> String {
+        for (gauge, value) in &self.cluster {
+            gauge.set(cluster.map_or(0, |cluster| signed(value(cluster))));
+        }
         for (gauge, value) in &self.counts {
             gauge.set(signed(value(&counts)));
         }
@@ -152,6 +162,25 @@ impl Metrics {
         }
         text
     }
+}
+
+fn of_cluster(registry: &mut Registry) -> [OfCluster; 5] {
+    [
+        (gauge(registry, "cluster_store_connected", "Whether the cluster's store is in reach"), |cluster| {
+            u64::from(cluster.connected)
+        }),
+        (gauge(registry, "cluster_store_revision", "Up to where the cluster's store was read"), |cluster| {
+            cluster.revision
+        }),
+        (
+            gauge(registry, "cluster_store_lag", "Revisions that were read and are not served yet"),
+            |cluster| cluster.revision.saturating_sub(cluster.served),
+        ),
+        (gauge(registry, "cluster_members", "Nodes that belong to the cluster"), |cluster| cluster.members),
+        (gauge(registry, "cluster_nodes_alive", "Nodes of the cluster that are alive"), |cluster| {
+            u64::try_from(cluster.alive.len()).unwrap_or(u64::MAX)
+        }),
+    ]
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {

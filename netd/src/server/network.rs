@@ -8,7 +8,7 @@ use netd_api::{ApiError, Filters, Nothing};
 
 use super::route::Router;
 use crate::manager::{self, show};
-use crate::model::SandboxKey;
+use crate::model::{PeerKey, SandboxKey};
 
 pub(super) fn routes(router: &mut Router) {
     router.on(Create, async |app, _, request| {
@@ -22,7 +22,10 @@ pub(super) fn routes(router: &mut Router) {
         let filters = Filters::new(params.filter, FILTERS)?;
         app.call(move |world| {
             let model = world.model();
-            let used = |id: &str| model.sandboxes.by(&SandboxKey::On(id.into())).next().is_some();
+            let used = |id: &str| {
+                model.sandboxes.by(&SandboxKey::On(id.into())).next().is_some()
+                    || model.peers.by(&PeerKey::On(id.into())).next().is_some()
+            };
             let mut networks = show::networks(model);
             networks.retain(|network| matches(network, &filters, &used));
             Ok(networks)

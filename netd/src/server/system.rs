@@ -69,20 +69,24 @@ async fn metrics(app: Arc<App>, _: <Metrics as Verb>::Params) -> Result<Response
     let Answer::Text { content_type } = Metrics::ANSWER else {
         return Err(ApiError::kernel("the metrics are a text").into());
     };
-    let counts = app.call(|world| Ok(counts(world))).await?;
-    let revision = app.call(|world| Ok(world.revision())).await?;
+    let (counts, revision, cluster) =
+        app.call(|world| Ok((counts(world), world.revision(), world.cluster_view()))).await?;
+    let cluster = cluster.map(|view| view.shown(app.served_of_cluster.load(Ordering::Relaxed)));
     let stats = app.dataplane.stats().await.ok();
     let restarts = app.dataplane.restarts();
     app.metrics.dropped(app.call(|world| Ok(world.reconcile.dropped()?)).await?);
-    Ok(encode::text(content_type, app.metrics.render(counts, revision, restarts, stats.as_ref())))
+    Ok(encode::text(
+        content_type,
+        app.metrics.render(counts, revision, restarts, stats.as_ref(), cluster.as_ref()),
+    ))
 }
 
 async fn status(app: &App) -> Result<SystemStatus> {
-    let (counts, revision, steering) = app
+    let (counts, revision, steering, cluster) = app
         .call(|world| {
             let reconcile = &world.reconcile;
             let ways = [doctor::steering(reconcile.steering()), doctor::east_west(reconcile.east_west())];
-            Ok((counts(world), world.revision(), ways))
+            Ok((counts(world), world.revision(), ways, world.cluster_view()))
         })
         .await?;
     let state = match (app.dataplane.is_connected(), app.dataplane.restarts()) {
@@ -106,6 +110,7 @@ async fn status(app: &App) -> Result<SystemStatus> {
             location: config.state_dir.display().to_string(),
             revision,
         },
+        cluster: cluster.map(|view| view.shown(app.served_of_cluster.load(Ordering::Relaxed))),
         data_plane: DataPlaneStatus {
             state,
             pid: app.dataplane.pid(),

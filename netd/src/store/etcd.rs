@@ -29,7 +29,6 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Sender};
 
 use super::{CommitError, Condition, Key, Revision, SharedStore, Snapshot, Store, StoreError, Txn, Watch};
-pub(crate) use commit::MOST_OPERATIONS;
 use copy::Copy;
 #[cfg(any(test, fuzzing))]
 pub(super) use copy::{decode as decode_copy, encode as encode_copy, framed as framed_copy};
@@ -80,12 +79,6 @@ impl Etcd {
 
     pub(crate) fn health(&self) -> Health {
         self.shared.health()
-    }
-
-    /// Takes all that is bound to this node away, at once instead of when its lease ends: the node leaves for good.
-    /// Nothing can be written afterwards.
-    pub(crate) fn release(&mut self) -> Result<(), StoreError> {
-        self.ask(Wish::Release).map_err(|silence| self.unavailable(silence.into_cause()))?
     }
 
     fn unavailable(&self, cause: String) -> StoreError {
@@ -158,10 +151,22 @@ impl Store for Etcd {
 }
 
 impl SharedStore for Etcd {
+    fn release(&mut self) -> Result<(), StoreError> {
+        self.ask(Wish::Release).map_err(|silence| self.unavailable(silence.into_cause()))?
+    }
+
     fn condition(&self) -> Condition {
-        let Health { connected, since, last_error, lease, .. } = self.shared.health();
-        let cause = last_error.filter(|_| !connected).map(Into::into);
-        Condition { connected, since, cause, life: lease.and_then(|id| u64::try_from(id).ok()).unwrap_or(0) }
+        let health = self.health();
+        Condition {
+            connected: health.connected,
+            since: health.since,
+            cause: health.last_error.filter(|_| !health.connected).map(Into::into),
+            endpoint: health.endpoint.map(Into::into),
+            reconnects: health.reconnects,
+            told: health.revision,
+            keys: health.keys,
+            life: health.lease.and_then(|id| u64::try_from(id).ok()).unwrap_or(0),
+        }
     }
 }
 

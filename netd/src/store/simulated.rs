@@ -94,12 +94,6 @@ impl Sea {
     pub(crate) fn entries(&self) -> Vec<Entry> {
         self.lock().entries.values().cloned().collect()
     }
-
-    /// As somebody else would, by hand.
-    pub(crate) fn put(&self, key: &str, value: &[u8]) {
-        let mut content = self.lock();
-        content.write(&Txn::default().put(key, value), None);
-    }
 }
 
 impl Content {
@@ -202,8 +196,21 @@ impl Store for Handle {
 impl SharedStore for Handle {
     fn condition(&self) -> Condition {
         let content = self.sea.lock();
-        let End { connected, life, .. } = content.ends[self.end];
-        let cause = (!connected).then(|| "it is cut off".into());
-        Condition { connected, since: SystemTime::UNIX_EPOCH, cause, life }
+        let End { connected, life, told_revision: told, .. } = content.ends[self.end];
+        Condition {
+            connected,
+            since: SystemTime::UNIX_EPOCH,
+            cause: (!connected).then(|| "it is cut off".into()),
+            endpoint: None,
+            reconnects: 0,
+            told,
+            keys: content.ends[self.end].told.len(),
+            life,
+        }
+    }
+
+    fn release(&mut self) -> Result<(), StoreError> {
+        self.sea.forsake(self.end);
+        Ok(())
     }
 }

@@ -22,10 +22,12 @@ Examples:
   netd network create app --subnet 10.7.0.0/16 --ip-range 10.7.1.0/24 --gateway 10.7.0.1
   netd network create app --ipv6 -o mtu=1400
   netd network create db --internal --label team=data
+  netd network create shop -d overlay             on every node of the cluster
 
 Options (-o): mtu=N, icc=true|false (sandboxes of this network reach each other), masquerade=true|false (what
 leaves takes the host's address), isolate=true|false (other networks are kept out), bridge-name=DEVICE,
-big-tcp=auto|on|off (packets beyond 64 KiB within the host; auto: where nothing that leaves it is slower for it).")]
+big-tcp=auto|on|off (packets beyond 64 KiB within the host; auto: where nothing that leaves it is slower for it).
+An overlay takes mtu, icc, masquerade, isolate, and vni=N (else one from 4096 on).")]
 pub(in crate::cli) struct CreateArgs {
     name: NetworkName,
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge", value_parser = driver)]
@@ -127,7 +129,8 @@ pub(super) fn pairs(labels: Vec<Label>) -> BTreeMap<String, String> {
 fn driver(text: &str) -> Result<Driver, String> {
     match text {
         "bridge" => Ok(Driver::Bridge),
-        _ => Err("this netd has the driver bridge only".into()),
+        "overlay" => Ok(Driver::Overlay),
+        _ => Err("use bridge, or overlay for a network of all nodes of a cluster".into()),
     }
 }
 

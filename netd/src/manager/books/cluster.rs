@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::own::Wanted;
+use crate::bus::monotonic_ns;
 use crate::model::{Availability, Change, Id, Model, Network, Node, Sandbox, Scope};
 use crate::store::{Batch, CommitError, Condition, Key, Revision, SharedStore, StoreError, Txn, Watch};
 
@@ -46,7 +47,7 @@ pub(crate) struct Cluster {
     pub(super) disputed: BTreeMap<Key, String>,
     pub(super) settled: Option<Instant>,
     /// Own commits, and batches by the number under which tables have them.
-    written: Vec<(Revision, Instant)>,
+    written: Vec<(Revision, u64)>,
     taken_in: Vec<(Revision, u64)>,
 }
 
@@ -84,7 +85,7 @@ impl Cluster {
 
     pub(super) fn commit(&mut self, txn: &Txn) -> Result<Revision, CommitError> {
         let revision = self.store.commit(txn)?;
-        remember(&mut self.written, (revision, Instant::now()));
+        remember(&mut self.written, (revision, monotonic_ns()));
         Ok(revision)
     }
 
@@ -94,12 +95,16 @@ impl Cluster {
         Ok(self.watch.try_next().unwrap_or_default())
     }
 
+    pub(super) fn release(&mut self) -> Result<(), StoreError> {
+        self.store.release()
+    }
+
     pub(super) fn taken_in(&mut self, revision: Revision, turn: u64) {
         remember(&mut self.taken_in, (revision, turn));
     }
 
     /// Own commits and batches taken in since the last time.
-    pub(crate) fn untold(&mut self) -> (Vec<(Revision, Instant)>, Vec<(Revision, u64)>) {
+    pub(super) fn untold(&mut self) -> (Vec<(Revision, u64)>, Vec<(Revision, u64)>) {
         (std::mem::take(&mut self.written), std::mem::take(&mut self.taken_in))
     }
 

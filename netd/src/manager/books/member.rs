@@ -149,6 +149,18 @@ impl Books {
         Ok(())
     }
 
+    /// This node leaves for good, of its own will: nothing of it is left, and another of its name is a stranger.
+    pub(crate) fn resign(&mut self) -> Result<()> {
+        let here = Id::clone(&self.model().here);
+        if !self.model().members.contains_key(&here) {
+            return Ok(());
+        }
+        self.remove_member(&here, true)?;
+        let key = key_of::<Member>(&here);
+        let txn = self.revise(Scope::Shared, &key).delete(key);
+        Ok(self.commit_shared(&txn).map(|_| ())?)
+    }
+
     /// All that stands in the cluster's store under a node's name, but that it was a member.
     fn keys_of(&self, name: &str) -> Vec<(Key, Revision)> {
         let model = self.model();
@@ -184,7 +196,7 @@ impl Books {
     }
 
     /// The same for what only a member may do.
-    pub(super) fn as_member(&self) -> Result<Txn> {
+    pub(crate) fn as_member(&self) -> Result<Txn> {
         let cluster = self.reachable()?;
         let here = &self.model().here;
         match (&cluster.standing, self.member_guard()) {

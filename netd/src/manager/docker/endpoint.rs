@@ -106,7 +106,8 @@ fn build(world: &mut World, undo: &mut Undo, network: &Network, new: &NewEndpoin
     };
     let key = key_of::<Sandbox>(&sandbox.id);
     let txn = Txn::default().expect_absent(Arc::clone(&key)).put(key, encode(&sandbox)?);
-    world.commit(&sandbox::with_leases(txn, &sandbox.id, &sandbox.endpoints))?;
+    let txn = sandbox::with_leases(world, txn, &sandbox.id, &sandbox.endpoints);
+    world.commit(&txn)?;
     world.tell("sandbox", "create", &sandbox.id, &sandbox.name, &[("owner", OWNER)]);
     Ok(mac)
 }
