@@ -1,5 +1,6 @@
 //! The etcd store on real etcd: the shared suite, and what an outage, a compaction or a lost lease does to it.
 
+mod disorder;
 mod fixture;
 
 use std::time::{Duration, Instant};
