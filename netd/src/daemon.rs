@@ -152,6 +152,7 @@ fn start_dataplane(config: &Config, engine: &Engine<World>) -> DataPlane {
                 world.connected(session, revision, inventory);
             }
             Event::NeedSockets { session, key, used } => world.supply(&session, &key, used),
+            Event::Health { service, backend, well } => manager::note_health(world, &service, &backend, well),
             Event::Refused { revision, error } => {
                 tracing::error!(revision, error, "the data plane refuses a table");
             }

@@ -1,6 +1,7 @@
 //! The control side's own tables: what is wanted of each listener and service, and which steps lead the workers there.
 //! A change costs what it changes, however much else there is. Nothing here is seen by the data path but the handles.
 
+mod health;
 mod mesh;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use netd_sys::poll::Waker;
 use crate::Error;
 use crate::clock::moment;
 use crate::gate::Gate;
+use crate::health::prober::Orders;
 use crate::metrics::{Counts, Meters};
 use crate::snapshot::{BackendHandle, ListenerHandle, ServiceHandle};
 use crate::stats::{BackendStats, ListenerStats, ServiceStats, Stats};
@@ -28,6 +30,10 @@ pub(crate) struct Control {
     listeners: HashMap<ListenerId, WantedListener>,
     funnels: HashMap<FunnelId, Vec<SharedSocket>>,
     mesh: Option<WantedMesh>,
+    /// Of services that have a check.
+    checked: HashMap<ServiceId, health::Checked>,
+    listening: Option<health::Listening>,
+    orders: Orders,
     wakers: Arc<[Arc<Waker>]>,
 }
 
@@ -45,12 +51,15 @@ struct WantedListener {
 }
 
 impl Control {
-    pub(crate) fn new(wakers: Arc<[Arc<Waker>]>) -> Self {
+    pub(crate) fn new(wakers: Arc<[Arc<Waker>]>, orders: Orders) -> Self {
         Self {
             services: HashMap::new(),
             listeners: HashMap::new(),
             funnels: HashMap::new(),
             mesh: None,
+            checked: HashMap::new(),
+            listening: None,
+            orders,
             wakers,
         }
     }
@@ -141,7 +150,8 @@ impl Control {
     }
 
     fn put_service(&mut self, service: &Service, steps: &mut [Vec<Step>]) {
-        self.make_service(service, steps);
+        let service = self.check_up(service);
+        self.make_service(&service, steps);
         if let Some(wanted) = self.services.get(&service.id) {
             self.reach(&wanted.handle, steps);
         }
@@ -177,6 +187,7 @@ impl Control {
     }
 
     fn drop_service(&mut self, id: &ServiceId, steps: &mut [Vec<Step>]) {
+        self.check_no_more(id);
         let Some(wanted) = self.services.get_mut(id) else { return };
         wanted.dropped = true;
         wanted.handle.empty();
@@ -304,23 +315,31 @@ impl Control {
             service: Arc::clone(&wanted.handle.service.id),
             counts: wanted.handle.meters.read(),
         });
-        let services = self.services.values().map(|wanted| ServiceStats {
-            service: Arc::clone(&wanted.handle.id),
-            label: Arc::clone(&wanted.handle.label),
-            counts: wanted.handle.meters.read(),
-            backends: wanted.handle.pool().members().iter().map(|backend| backend_stats(backend)).collect(),
+        let services = self.services.values().map(|wanted| {
+            let checked = self.checked.get(&wanted.handle.id);
+            let pool = wanted.handle.pool();
+            let backends = pool.members().iter().map(|backend| {
+                backend_stats(backend, checked.and_then(|checked| checked.verdict(&backend.id)))
+            });
+            ServiceStats {
+                service: Arc::clone(&wanted.handle.id),
+                label: Arc::clone(&wanted.handle.label),
+                counts: wanted.handle.meters.read(),
+                backends: backends.collect(),
+            }
         });
         let mesh = self.mesh.as_ref().map(WantedMesh::stats);
         Stats { listeners: listeners.collect(), services: services.collect(), mesh }
     }
 }
 
-fn backend_stats(backend: &BackendHandle) -> BackendStats {
+fn backend_stats(backend: &BackendHandle, well: Option<bool>) -> BackendStats {
     let counts = backend.meters().read();
     BackendStats {
         backend: Arc::clone(&backend.id),
         open: backend.open(),
         state: backend.state,
+        well,
         is_ejected: backend.ejection().is_any_out(moment(Instant::now())),
         counts: Counts { open: backend.open().into(), ..counts },
     }

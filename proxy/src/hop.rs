@@ -20,7 +20,7 @@ pub use meters::{HopCounts, Refusal};
 pub(crate) use wire::{Header, Status};
 
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub(crate) mod hostile;
 
 use std::net::SocketAddr;
 

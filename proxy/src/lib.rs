@@ -16,6 +16,7 @@ mod control;
 mod ejection;
 mod error;
 mod gate;
+mod health;
 mod hop;
 mod kit;
 mod listener;
@@ -37,12 +38,17 @@ mod stats;
 mod worker;
 
 pub mod flows;
+/// The doors that bytes of others come in through, as functions of bytes alone, for fuzzing and the property tests.
+#[cfg(any(test, fuzzing))]
+pub mod hostile {
+    pub use crate::health::hostile::answer;
+    pub use crate::hop::hostile::header;
+}
 pub mod table;
 pub mod udp;
 
 pub use error::Error;
-#[cfg(any(test, fuzzing))]
-pub use hop::hostile;
+pub use health::Health;
 pub use hop::{HopCounts, Refusal};
 pub use metrics::{CONNECT_BOUNDS, Counts, Failure};
 pub use proxy::{Config, Proxy};

@@ -13,6 +13,8 @@ use netd_sys::processor;
 use crate::Error;
 use crate::control::Control;
 use crate::gate::Gate;
+use crate::health::prober::Prober;
+use crate::health::{Found, Health};
 use crate::kit::{Kit, Token};
 use crate::peers::{Peer, Peers};
 use crate::stats::Stats;
@@ -47,6 +49,13 @@ impl Default for Config {
 
 /// The running proxy. Dropping it stops the workers and resets what is open; [`Proxy::drain`] first, to avoid that.
 pub struct Proxy {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+    prober: Option<JoinHandle<()>>,
+}
+
+/// What the control side and the prober of backends change, one at a time.
+struct Shared {
     control: Mutex<Control>,
     workers: Vec<WorkerLink>,
     patience: Duration,
@@ -55,7 +64,6 @@ pub struct Proxy {
 struct WorkerLink {
     commands: SyncSender<Command>,
     waker: Arc<Waker>,
-    thread: Option<JoinHandle<io::Result<()>>>,
 }
 
 /// Commands that may wait at one worker.
@@ -76,11 +84,9 @@ impl Proxy {
         let process = Arc::new(Gate::new(config.max_connections, Arc::clone(&wakers)));
         let flows = (config.max_connections as usize / 2).div_ceil(count);
         let processors = own_processors(count);
-        let mut proxy = Self {
-            control: Mutex::new(Control::new(Arc::clone(&wakers))),
-            workers: Vec::with_capacity(count),
-            patience: config.patience,
-        };
+        let (prober, orders) = Prober::new(rand::random())?;
+        let mut links = Vec::with_capacity(count);
+        let mut workers = Vec::with_capacity(count);
         for (number, (poller, waker)) in pollers.into_iter().zip(wakers.iter()).enumerate() {
             let peers = Peers::new(number, Arc::clone(&peers));
             let kit = Kit::new(poller, peers, PIPE_MEMORY / count, rand::random());
@@ -95,9 +101,14 @@ impl Proxy {
                 Some(&processor) => processor::bound_to(processor, spawn)?,
                 None => spawn()?,
             };
-            proxy.workers.push(WorkerLink { commands, waker: Arc::clone(waker), thread: Some(thread) });
+            links.push(WorkerLink { commands, waker: Arc::clone(waker) });
+            workers.push(thread);
         }
-        Ok(proxy)
+        let control = Mutex::new(Control::new(Arc::clone(&wakers), orders));
+        let shared = Arc::new(Shared { control, workers: links, patience: config.patience });
+        let found = Arc::clone(&shared);
+        let prober = prober.start(move |health| found.found(health))?;
+        Ok(Self { shared, workers, prober: Some(prober) })
     }
 
     /// Makes the changes, in order, and returns when every worker serves them. `sockets` are for listeners that are
@@ -111,24 +122,25 @@ impl Proxy {
             .map(|(listener, sockets)| (listener, sockets.into_iter().map(Arc::new).collect()))
             .collect();
         // Held to the end: batches come to all workers in one order.
-        let mut control = self.control();
+        let mut control = self.shared.control();
         control.check(&changes, &sockets)?;
-        let mut steps = self.no_steps();
+        let mut steps = self.shared.no_steps();
         for change in changes {
             control.make(change, &mut sockets, &mut steps);
         }
-        let Err(error) = self.bring(steps) else { return Ok(()) };
+        let Err(error) = self.shared.bring(steps) else { return Ok(()) };
         if let Error::Refused { listener, .. } = &error {
-            let mut steps = self.no_steps();
+            let mut steps = self.shared.no_steps();
             control.drop_refused(listener, &mut steps);
-            self.bring(steps)?;
+            self.shared.bring(steps)?;
         }
         Err(error)
     }
 
     /// Duplicates of all listening sockets, for whoever takes over.
     pub fn sockets(&self) -> io::Result<Vec<(ListenerId, Vec<OwnedFd>)>> {
-        self.control()
+        self.shared
+            .control()
             .sockets()
             .map(|(id, sockets)| {
                 let copies = sockets.iter().map(|socket| socket.try_clone()).collect::<io::Result<_>>()?;
@@ -138,15 +150,24 @@ impl Proxy {
     }
 
     pub fn stats(&self) -> Stats {
-        self.control().stats()
+        self.shared.control().stats()
+    }
+
+    /// Tells `listening` of all that the health checks have found so far, and then of each change, in order. It is
+    /// called by other threads too, and must not block. Who listened before hears no more.
+    pub fn on_health(&self, listening: impl Fn(&Health) + Send + 'static) {
+        self.shared.control().listen(listening);
     }
 
     /// Accepts no more, lets what is open finish, and cuts (with a reset) what has not after `patience`.
     pub fn drain(&self, patience: Duration) -> Drained {
         let deadline = Instant::now() + patience;
-        self.control().close_sockets();
+        let mut control = self.shared.control();
+        control.close_sockets();
+        control.stop_checks();
+        drop(control);
         let (done, finished) = mpsc::channel();
-        for worker in &self.workers {
+        for worker in &self.shared.workers {
             // One that does not take it in time has ended, and its connections with it.
             let _ = worker.send(Command::Drain { deadline, done: done.clone() }, deadline);
         }
@@ -156,7 +177,9 @@ impl Proxy {
             cut: sum.cut + one.cut,
         })
     }
+}
 
+impl Shared {
     fn control(&self) -> MutexGuard<'_, Control> {
         // A panic in between leaves tables that are whole: they are changed one entry at a time.
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
@@ -166,17 +189,31 @@ impl Proxy {
         self.workers.iter().map(|_| Vec::new()).collect()
     }
 
+    /// A health check has found something. New connections follow it from here on; flows do in a moment, which is not
+    /// waited for.
+    fn found(&self, found: Found) {
+        let mut control = self.control();
+        let mut steps = self.no_steps();
+        control.found(found, &mut steps);
+        if let Err(error) = self.send(steps, Instant::now() + self.patience) {
+            tracing::error!(%error, "cannot tell the workers what a health check has found");
+        }
+    }
+
     /// Has every worker take its steps, and waits for all.
     fn bring(&self, steps: Vec<Vec<Step>>) -> Result<(), Error> {
         let deadline = Instant::now() + self.patience;
+        await_all(&self.send(steps, deadline)?, deadline)
+    }
+
+    fn send(&self, steps: Vec<Vec<Step>>, deadline: Instant) -> Result<Receiver<Result<(), Refused>>, Error> {
         let (done, finished) = mpsc::channel();
         for (worker, steps) in self.workers.iter().zip(steps) {
             if !steps.is_empty() {
                 worker.send(Command::Apply { steps, done: done.clone() }, deadline)?;
             }
         }
-        drop(done);
-        await_all(&finished, deadline)
+        Ok(finished)
     }
 }
 
@@ -220,12 +257,14 @@ impl WorkerLink {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        for worker in &mut self.workers {
-            let _ = worker.send(Command::Stop, Instant::now() + self.patience);
-            if let Some(thread) = worker.thread.take() {
-                // Its error has been logged.
-                let _ = thread.join();
-            }
+        self.shared.control().stop_checks();
+        if let Some(prober) = self.prober.take() {
+            let _ = prober.join();
+        }
+        for (link, thread) in self.shared.workers.iter().zip(self.workers.drain(..)) {
+            let _ = link.send(Command::Stop, Instant::now() + self.shared.patience);
+            // Its error has been logged.
+            let _ = thread.join();
         }
     }
 }

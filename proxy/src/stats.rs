@@ -57,6 +57,8 @@ pub struct BackendStats {
     pub open: u32,
     /// As it counts for balancing.
     pub state: BackendState,
+    /// What its checks have found; none without one, or before the first verdict.
+    pub well: Option<bool>,
     /// It, or one of its ports, could not be connected to and is passed over for a while.
     pub is_ejected: bool,
     /// `accepted`: those that it was given; of datagrams, what moved is told by the listener only.

@@ -167,9 +167,11 @@ fn a_backend_that_refuses_over_there_costs_the_client_nothing() {
         assert_eq!(read_all(&mut connect(address)), b"here");
     }
     let counts = nodes.front.settle();
-    assert_eq!((counts.failed.iter().sum::<u64>(), counts.retries), (0, 5));
-    assert_eq!(nodes.to().failed(Refusal::Refused), 5);
-    assert_eq!(nodes.back.settle().failed(Failure::Refused), 5);
+    assert_eq!(counts.failed.iter().sum::<u64>(), 0);
+    // After the first refusal it is passed over, and asked again once a while.
+    assert!((1..=5).contains(&counts.retries), "{counts:?}");
+    assert_eq!(nodes.to().failed(Refusal::Refused), counts.retries);
+    assert_eq!(nodes.back.settle().failed(Failure::Refused), counts.retries);
 }
 
 #[test]

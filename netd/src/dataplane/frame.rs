@@ -118,6 +118,13 @@ pub(crate) enum Reply {
     StatsEnd {
         id: u64,
     },
+    /// What a health check has found of a backend: every verdict that there is after the inventory, and each change.
+    /// Whoever has read it all knows them all, however often the link was lost.
+    Health {
+        service: Arc<str>,
+        backend: Arc<str>,
+        well: bool,
+    },
     /// The DNS server has used up a view's upstream sockets of this kind.
     NeedSockets {
         key: SocketKey,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use netd_proxy::table::{BackendId, ServiceId};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,8 @@ pub(crate) enum Event {
     Connected { session: Session, revision: u64, inventory: Vec<Sockets> },
     /// One more socket of this kind is wanted, see [`Session::supply`].
     NeedSockets { session: Session, key: SocketKey, used: SocketUse },
+    /// What a health check has found of a backend. Comes again for all of them with every new session.
+    Health { service: ServiceId, backend: BackendId, well: bool },
     /// A part of the batch could not be served.
     Refused { revision: u64, error: String },
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use netd_dns::table::Change as DnsChange;
 use netd_dns::{Server, ViewSocket};
-use netd_proxy::Proxy;
 use netd_proxy::table::{Change as ProxyChange, ListenerId, MESH_TCP};
+use netd_proxy::{Health, Proxy};
 
 use super::frame::{SocketKey, SocketUse, Sockets};
 use super::known::Known;
@@ -159,6 +159,12 @@ impl Plane {
     /// Who is asked for sockets from now on. Called from the DNS thread; must not block.
     pub(crate) fn on_need(&self, ask: impl Fn(SocketKey, SocketUse) + Send + 'static) {
         *self.need.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(ask));
+    }
+
+    /// Who is told of all that the health checks have found, and find from now on. Called from other threads; must not
+    /// block.
+    pub(crate) fn on_health(&self, tell: impl Fn(&Health) + Send + 'static) {
+        self.proxy.on_health(tell);
     }
 
     /// Duplicates of every socket that is served, and of what is kept for the control plane.

@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use netd_proxy::Failure;
-use netd_proxy::table::Protocol;
+use netd_proxy::table::{BackendState, Protocol};
 use netd_proxy::udp::Dropped;
 use serde::{Deserialize, Serialize};
 
-/// Listeners or services in one message: well below what a message may have.
+/// Listeners or services in one message, and backends of them: well below what a message may have.
 const PART: usize = 64;
+const PART_BACKENDS: usize = 512;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -60,7 +61,31 @@ pub(crate) struct Service {
     pub label: Arc<str>,
     pub counts: Counts,
     /// Open connections and flows by backend.
+    #[serde(default)]
     pub backends: BTreeMap<Arc<str>, u32>,
+    /// The rest of what is known of each.
+    #[serde(default)]
+    pub members: BTreeMap<Arc<str>, Member>,
+}
+
+/// A backend, as it counts for balancing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Member {
+    /// `starting`, `ready`, `draining` or `failing`.
+    pub state: String,
+    /// What its checks have found, once they have.
+    pub well: Option<bool>,
+    /// It, or one of its ports, could not be connected to and is passed over for a while.
+    pub ejected: bool,
+    /// Connections and flows that it was given, ever.
+    pub accepted: u64,
+    pub failed: BTreeMap<String, u64>,
+    pub ejections: u64,
+    pub bytes_to_backend: u64,
+    pub bytes_to_client: u64,
+    pub connect: Vec<u64>,
+    pub connect_seconds: f64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,6 +96,8 @@ pub(crate) struct Counts {
     /// By reason; those that never happened are left out.
     pub failed: BTreeMap<String, u64>,
     pub retries: u64,
+    pub retries_denied: u64,
+    pub ejections: u64,
     pub bytes_to_backend: u64,
     pub bytes_to_client: u64,
     /// Not cumulative, by [`netd_proxy::CONNECT_BOUNDS`].
@@ -87,7 +114,15 @@ impl Stats {
     /// Adds another part of the same answer.
     pub(crate) fn join(&mut self, part: Self) {
         self.listeners.extend(part.listeners);
-        self.services.extend(part.services);
+        for service in part.services {
+            match self.services.last_mut().filter(|last| last.id == service.id) {
+                Some(last) => {
+                    last.backends.extend(service.backends);
+                    last.members.extend(service.members);
+                }
+                None => self.services.push(service),
+            }
+        }
     }
 }
 
@@ -98,12 +133,45 @@ pub(crate) fn parts(revision: u64, dns: &netd_dns::Stats, proxy: &netd_proxy::St
         .listeners
         .chunks(PART)
         .map(|some| Stats { listeners: some.iter().map(Listener::from).collect(), ..Stats::default() });
-    let services = proxy
-        .services
-        .chunks(PART)
-        .map(|some| Stats { services: some.iter().map(Service::from).collect(), ..Stats::default() });
-    parts.extend(listeners.chain(services));
+    parts.extend(listeners);
+    parts.extend(services(&proxy.services));
     parts
+}
+
+/// A service of more backends than a part may have goes on in the next one.
+fn services(all: &[netd_proxy::ServiceStats]) -> Vec<Stats> {
+    let mut parts: Vec<Stats> = Vec::new();
+    let mut room = 0;
+    for stats in all {
+        let mut rest = &stats.backends[..];
+        let mut is_first = true;
+        while is_first || !rest.is_empty() {
+            if room == 0 || parts.last().is_none_or(|part| part.services.len() >= PART) {
+                parts.push(Stats::default());
+                room = PART_BACKENDS;
+            }
+            let (some, more) = rest.split_at(rest.len().min(room));
+            let counts = if is_first { Counts::from(&stats.counts) } else { Counts::default() };
+            let service = Service::of(stats, counts, some);
+            parts.last_mut().expect("one was pushed").services.push(service);
+            (rest, is_first) = (more, false);
+            room -= some.len();
+        }
+    }
+    parts
+}
+
+impl Service {
+    /// With these of its backends.
+    fn of(stats: &netd_proxy::ServiceStats, counts: Counts, backends: &[netd_proxy::BackendStats]) -> Self {
+        Self {
+            id: Arc::clone(&stats.service),
+            label: Arc::clone(&stats.label),
+            counts,
+            backends: backends.iter().map(|one| (Arc::clone(&one.backend), one.open)).collect(),
+            members: backends.iter().map(|one| (Arc::clone(&one.backend), Member::from(one))).collect(),
+        }
+    }
 }
 
 impl From<&netd_dns::Stats> for Dns {
@@ -141,13 +209,26 @@ impl From<&netd_proxy::ListenerStats> for Listener {
     }
 }
 
-impl From<&netd_proxy::ServiceStats> for Service {
-    fn from(stats: &netd_proxy::ServiceStats) -> Self {
+impl From<&netd_proxy::BackendStats> for Member {
+    fn from(stats: &netd_proxy::BackendStats) -> Self {
+        let counts = &stats.counts;
         Self {
-            id: Arc::clone(&stats.service),
-            label: Arc::clone(&stats.label),
-            counts: Counts::from(&stats.counts),
-            backends: stats.backends.iter().map(|one| (Arc::clone(&one.backend), one.open)).collect(),
+            state: match stats.state {
+                BackendState::Starting => "starting",
+                BackendState::Ready => "ready",
+                BackendState::Draining => "draining",
+                BackendState::Failing => "failing",
+            }
+            .to_owned(),
+            well: stats.well,
+            ejected: stats.is_ejected,
+            accepted: counts.accepted,
+            failed: happened(Failure::ALL.map(|why| (why.name(), counts.failed(why)))),
+            ejections: counts.ejections,
+            bytes_to_backend: counts.bytes_to_backend,
+            bytes_to_client: counts.bytes_to_client,
+            connect: counts.connect.into(),
+            connect_seconds: counts.connect_seconds,
         }
     }
 }
@@ -160,6 +241,8 @@ impl From<&netd_proxy::Counts> for Counts {
             open: counts.open,
             failed: happened(Failure::ALL.map(|why| (why.name(), counts.failed(why)))),
             retries: counts.retries,
+            retries_denied: counts.denied,
+            ejections: counts.ejections,
             bytes_to_backend: counts.bytes_to_backend,
             bytes_to_client: counts.bytes_to_client,
             connect: counts.connect.into(),
@@ -206,6 +289,42 @@ mod tests {
             whole.join(part);
         }
         assert_eq!(whole.listeners.len(), 1000);
+    }
+
+    #[test]
+    fn a_service_of_many_backends_goes_in_parts_and_is_one_again() {
+        let service = |id: usize, count: usize| {
+            let backend = |n| netd_proxy::BackendStats {
+                backend: format!("{}/{n:05}", "0123456789abcdef".repeat(4)).into(),
+                open: u32::MAX,
+                state: BackendState::Draining,
+                well: Some(false),
+                is_ejected: true,
+                counts: netd_proxy::Counts {
+                    accepted: u64::MAX,
+                    failed: [u64::MAX; Failure::ALL.len()],
+                    connect: [u64::MAX; netd_proxy::CONNECT_BOUNDS.len() + 1],
+                    ..netd_proxy::Counts::default()
+                },
+            };
+            netd_proxy::ServiceStats {
+                service: format!("service/{id}").into(),
+                label: "x".repeat(60).into(),
+                counts: netd_proxy::Counts { accepted: id as u64, ..netd_proxy::Counts::default() },
+                backends: (0..count).map(backend).collect(),
+            }
+        };
+        let services: Vec<_> =
+            [0, 1, 5000, 0, 512, 511, 2].iter().enumerate().map(|(id, count)| service(id, *count)).collect();
+        let whole_of =
+            |one: &netd_proxy::ServiceStats| Service::of(one, Counts::from(&one.counts), &one.backends);
+        let proxy = netd_proxy::Stats { services: services.clone(), ..netd_proxy::Stats::default() };
+        let mut whole = Stats::default();
+        for part in parts(3, &netd_dns::Stats::default(), &proxy) {
+            assert!(serde_json::to_vec(&part).unwrap().len() < super::super::frame::MAX_PACKET);
+            whole.join(part);
+        }
+        assert_eq!(whole.services, services.iter().map(whole_of).collect::<Vec<_>>());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use netd_dns::table::{Change as Dns, Forward, Name, SocketUse as ViewUse, View, ViewZone};
 use netd_proxy::table::{
-    Backend, BackendState, Change as Proxy, Listener, Place, Policy, Protocol, Service, Source,
+    Backend, BackendState, Change as Proxy, Check, Listener, Place, Policy, Probe, Protocol, Service, Source,
 };
 use netd_sys::seqpacket;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -89,6 +89,7 @@ impl Control {
             Event::Connected { session, revision, inventory } => Connected { session, revision, inventory },
             Event::Refused { error, .. } => panic!("refused: {error}"),
             Event::NeedSockets { key, .. } => panic!("sockets for {key} are needed"),
+            Event::Health { backend, .. } => panic!("{backend} was asked"),
         }
     }
 
@@ -281,6 +282,41 @@ async fn a_new_control_plane_gets_the_sockets_and_disturbs_nobody() {
     let refused = TcpStream::connect(port.address).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     assert!(echoes(&mut old).await);
+}
+
+#[tokio::test]
+async fn what_health_checks_find_is_told_and_told_again_to_who_comes_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let _worker = Worker::start(&dir);
+    let mut control = Control::start(&dir);
+    let session = control.connected().await.session;
+    let port = Port::open(echo_server().await);
+    let mut changes = port.changes();
+    if let Change::Proxy(Proxy::PutService(service)) = &mut changes[0] {
+        let (interval, timeout) = (Duration::from_millis(10), LIMIT);
+        service.health =
+            Some(Check { probe: Probe::Tcp { port: None }, interval, timeout, rise: 2, fall: 1 });
+        service.backends[0].state = BackendState::Starting;
+    }
+    let batch = Batch { revision: 1, full: true, changes: changes.clone(), sockets: vec![port.sockets()] };
+    control.serve(&session, batch).await;
+    let told = |event| match event {
+        Event::Health { service, backend, well } => (service.to_string(), backend.to_string(), well),
+        _ => panic!("something else than a verdict"),
+    };
+    let expected = ("publish/s/tcp/80".to_owned(), "s".to_owned(), true);
+    assert_eq!(told(control.next().await), expected);
+    assert!(echoes(&mut TcpStream::connect(port.address).await.unwrap()).await);
+
+    control.plane.stop().await;
+    let mut control = Control::start(&dir);
+    let session = control.connected().await.session;
+    assert_eq!(told(control.next().await), expected);
+    // Its table does not know yet, and does no harm.
+    control.serve(&session, Batch { revision: 2, full: true, changes, sockets: Vec::new() }).await;
+    assert!(echoes(&mut TcpStream::connect(port.address).await.unwrap()).await);
+    let stats = control.plane.stats().await.unwrap();
+    assert_eq!(stats.services[0].members["s"].well, Some(true));
 }
 
 #[tokio::test]

@@ -9,10 +9,19 @@ use crate::dataplane::stats::{Counts, Service};
 type Number = fn(&Counts) -> u64;
 
 /// Counters and gauges of a service: name, help, whether it only grows, value.
-const SERVICE: [(&str, &str, bool, Number); 9] = [
+const SERVICE: [(&str, &str, bool, Number); 11] = [
     ("connections_opened", "Connections and flows accepted", true, |counts| counts.accepted),
     ("connections_open", "Connections and flows open now", false, |counts| counts.open),
     ("connect_retries", "Attempts made on another backend after one failed", true, |counts| counts.retries),
+    ("connect_retries_denied", "Attempts not made because the service had made too many", true, |counts| {
+        counts.retries_denied
+    }),
+    (
+        "backend_ejections",
+        "Times a backend was passed over because it could not be connected to",
+        true,
+        |counts| counts.ejections,
+    ),
     ("bytes_to_backend", "Bytes from clients to backends", true, |counts| counts.bytes_to_backend),
     ("bytes_to_client", "Bytes from backends to clients", true, |counts| counts.bytes_to_client),
     ("datagrams_to_backend", "Datagrams from clients to backends", true, |counts| {
@@ -42,6 +51,7 @@ pub(super) fn render(stats: &Stats) -> String {
     by_reason(&mut text, &stats.services, "datagrams_dropped", "Datagrams not passed on", |counts| {
         &counts.datagrams_dropped
     });
+    backends(&mut text, &stats.services);
     text.family("connect_seconds", "How long connecting to a backend took", "histogram");
     let bounds = netd_proxy::CONNECT_BOUNDS;
     for service in &stats.services {
@@ -55,6 +65,22 @@ pub(super) fn render(stats: &Stats) -> String {
         );
     }
     text.0
+}
+
+/// Sums: a label for each backend would have no bound.
+fn backends(text: &mut Text, services: &[Service]) {
+    text.family("backends", "Backends by how they count for balancing", "gauge");
+    for service in services {
+        for state in ["starting", "ready", "draining", "failing"] {
+            let count = service.members.values().filter(|member| member.state == state).count();
+            text.sample("backends", false, &[("service", &service.label), ("state", state)], count as u64);
+        }
+    }
+    text.family("backends_ejected", "Backends passed over because they could not be connected to", "gauge");
+    for service in services {
+        let count = service.members.values().filter(|member| member.ejected).count();
+        text.sample("backends_ejected", false, &[("service", &service.label)], count as u64);
+    }
 }
 
 fn dns(text: &mut Text, stats: &Stats) {
@@ -167,7 +193,8 @@ mod tests {
 
     #[test]
     fn a_scraper_finds_a_services_figures() {
-        let text = r#"{"services":[{"id":"s","label":"we\"b","backends":{},"counts":
+        let text = r#"{"services":[{"id":"s","label":"we\"b","backends":{},
+            "members":{"a":{"state":"ready"},"b":{"state":"ready","ejected":true},"c":{"state":"failing"}},"counts":
             {"accepted":3,"open":1,"failed":{"refused":2},"connect":[1,2],"connect_seconds":0.5}}]}"#;
         let stats: Stats = serde_json::from_str(text).unwrap();
         let shown = render(&stats);
@@ -175,6 +202,9 @@ mod tests {
             r#"netd_connections_opened_total{service="we\"b"} 3"#,
             r#"netd_connections_open{service="we\"b"} 1"#,
             r#"netd_connections_failed_total{service="we\"b",reason="refused"} 2"#,
+            r#"netd_backends{service="we\"b",state="ready"} 2"#,
+            r#"netd_backends{service="we\"b",state="draining"} 0"#,
+            r#"netd_backends_ejected{service="we\"b"} 1"#,
             r#"netd_connect_seconds_count{service="we\"b"} 3"#,
             r#"netd_connect_seconds_sum{service="we\"b"} 0.5"#,
         ] {

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use netd_proxy::Health;
 use netd_sys::seqpacket::Connection;
 use nix::sys::eventfd::EventFd;
 
@@ -161,6 +162,11 @@ impl Peer {
         self.greeted = true;
         let outbox = Arc::clone(&self.outbox);
         plane.on_need(move |key, used| send(&outbox, &Reply::NeedSockets { key, used }));
+        let outbox = Arc::clone(&self.outbox);
+        plane.on_health(move |Health { service, backend, well }| {
+            let (service, backend) = (Arc::clone(service), Arc::clone(backend));
+            send(&outbox, &Reply::Health { service, backend, well: *well });
+        });
         Ok(())
     }
 
