@@ -4,7 +4,7 @@
 //! document is made of them. A new verb goes into the file of its noun and into [`verb::all`]; nothing else here
 //! changes. This crate knows nothing of the kernel and nothing of the daemon.
 //!
-//! Names in JSON: bodies about networks and sandboxes use Docker's field names (`EnableIPv6`, `IPAddress`), everything
+//! Names in JSON: bodies about networks, sandboxes and services use Docker's field names (`EnableIPv6`, `IPAddress`), everything
 //! else, path parameters and query parameters use `snake_case`. Requests refuse fields they do not know.
 
 pub mod client;
@@ -16,6 +16,7 @@ pub mod network;
 pub mod node;
 pub mod openapi;
 pub mod sandbox;
+pub mod service;
 pub mod spool;
 pub mod system;
 pub mod value;

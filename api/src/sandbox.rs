@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::network::ListParams;
 use crate::value::{
-    self, AddHost, Alias, Bandwidth, ExposeSpec, Hostname, Invalid, LinkName, LinkSpec, Mac, NetworkName,
-    PortSpec, PublishBy, Reference, ResolvOption, SandboxName, SearchDomain, string_form,
+    self, AddHost, Alias, Bandwidth, ExposeSpec, Hostname, Invalid, LinkName, LinkSpec, Mac, MemberSpec,
+    NetworkName, PortSpec, PublishBy, Reference, ResolvOption, SandboxName, SearchDomain, string_form,
 };
 use crate::verb::{Answer, Method, Nothing, Verb};
 
@@ -202,6 +202,9 @@ pub struct CreateSandbox {
     pub links: Vec<LinkSpec>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// The service it is an endpoint of, `SERVICE[,weight=N]`; it joins the service's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<MemberSpec>,
     /// A namespace that somebody else made and keeps; absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<PathBuf>,
@@ -322,6 +325,7 @@ impl CreateSandbox {
             extra_hosts: Vec::new(),
             links: Vec::new(),
             labels: BTreeMap::new(),
+            service: None,
             netns: None,
             owner: None,
         }

@@ -8,6 +8,8 @@ mod label;
 mod mac;
 mod name;
 mod port;
+mod service;
+mod span;
 mod subnet;
 mod time;
 
@@ -21,6 +23,8 @@ pub use label::Label;
 pub use mac::Mac;
 pub use name::{LinkName, LinkSpec, NetworkName, Reference, SandboxName};
 pub use port::{ExposeSpec, PortRange, PortSpec, Protocol, PublishBy};
+pub use service::{Affinity, BackendSpec, HealthSpec, MemberSpec, PortName, ServiceName, ServicePortSpec};
+pub use span::Span;
 pub use subnet::Subnet;
 pub use time::Timestamp;
 

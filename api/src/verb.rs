@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Code;
-use crate::{dns, events, network, node, sandbox, system};
+use crate::{dns, events, network, node, sandbox, service, system};
 
 /// One operation of the API.
 pub trait Verb: Send + Sync + 'static {
@@ -142,6 +142,12 @@ pub fn all() -> Vec<Declaration> {
         Declaration::of::<node::Drain>(),
         Declaration::of::<node::Activate>(),
         Declaration::of::<node::Remove>(),
+        Declaration::of::<service::Create>(),
+        Declaration::of::<service::List>(),
+        Declaration::of::<service::Inspect>(),
+        Declaration::of::<service::Update>(),
+        Declaration::of::<service::Remove>(),
+        Declaration::of::<service::Drain>(),
         Declaration::of::<dns::Dump>(),
         Declaration::of::<events::Follow>(),
         Declaration::of::<system::Status>(),

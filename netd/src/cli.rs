@@ -13,6 +13,7 @@ mod node;
 mod output;
 mod ports;
 mod sandbox;
+mod service;
 mod system;
 
 use std::io;
@@ -25,7 +26,7 @@ use netd_api::client::{self, blocking};
 
 use crate::config::RunArgs;
 
-/// Networks, names and published ports for containers and plain programs
+/// Networks, names, published ports and balanced services for containers and plain programs
 #[derive(Parser, Debug)]
 #[command(
     name = "netd",
@@ -64,6 +65,9 @@ enum Command {
     /// Nodes of the cluster: list, show, drain, activate, remove
     #[command(subcommand)]
     Node(node::Command),
+    /// Services: a name and an address that many sandboxes answer at
+    #[command(subcommand)]
+    Service(service::Command),
     Exec(exec::Args),
     Port(ports::PortArgs),
     Publish(ports::PublishArgs),
@@ -115,6 +119,7 @@ fn dispatch(daemon: Daemon, socket: Option<PathBuf>, command: Command) -> Result
         Command::Network(command) => network::run(&client()?, command),
         Command::Node(command) => node::run(&client()?, command),
         Command::Sandbox(command) => sandbox::run(&client()?, command),
+        Command::Service(command) => service::run(&client()?, command),
         Command::Exec(args) => exec::run(&client()?, &args),
         Command::Port(args) => ports::show(&client()?, &args),
         Command::Publish(args) => ports::publish(&client()?, &args),

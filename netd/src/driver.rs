@@ -8,6 +8,7 @@ mod overlay;
 mod reaper;
 mod shape;
 mod underlay;
+mod vip;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -95,6 +96,20 @@ impl Kernel {
                 told("remove a network", &network.bridge, || overlay::remove(self, network))
             }
         }
+    }
+
+    /// The host answers at these addresses of services. Nothing where the network is not present.
+    pub(crate) fn put_vips(&mut self, network: &Network, vips: &[IpAddr]) -> Result<(), KernelError> {
+        told("add addresses of services", &network.bridge, || vip::put(self, network, vips))
+    }
+
+    pub(crate) fn remove_vips(&mut self, network: &Network, vips: &[IpAddr]) -> Result<(), KernelError> {
+        told("remove addresses of services", &network.bridge, || vip::remove(self, network, vips))
+    }
+
+    /// At these and no others.
+    pub(crate) fn sync_vips(&mut self, network: &Network, vips: &[IpAddr]) -> Result<(), KernelError> {
+        told("set right the addresses of services", &network.bridge, || vip::sync(self, network, vips))
     }
 
     /// Whether the overlay network has its devices here.

@@ -35,7 +35,9 @@ impl From<IpamError> for Fault {
             | IpamError::Routed { .. }
             | IpamError::Promised { .. }
             | IpamError::AddressTaken { .. } => Code::Conflict,
-            IpamError::PoolsExhausted { .. } | IpamError::AddressesExhausted { .. } => Code::Exhausted,
+            IpamError::PoolsExhausted { .. }
+            | IpamError::AddressesExhausted { .. }
+            | IpamError::VipsExhausted { .. } => Code::Exhausted,
         };
         ApiError::new(code, error.to_string()).into()
     }

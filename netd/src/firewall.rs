@@ -2,11 +2,14 @@
 //! ports between nodes take. Pure. Frames within overlay networks are for [`guard`], the table of that name of bridges.
 //!
 //! The rules are always the same; networks are elements of sets, so a packet meets as many rules on a host with a
-//! thousand networks as on one with none. Published ports are sockets and have no rule here. Sandboxes of one network
+//! thousand networks as on one with none. Published ports are sockets and have no rule here; a service's own address is
+//! for its network and the host, and for other networks if that one is not isolated. Sandboxes of one network
 //! are kept apart (`icc=false`) by their bridge ports, not here: their packets are not forwarded but bridged.
 
 mod guard;
 mod underlay;
+
+use std::net::IpAddr;
 
 use netd_sys::nft::{
     Base, Chain, ChainKind, Element, End, Family, Field, Hook, MaxSegment, Part, Rule, Set, Table, Type,
@@ -31,6 +34,11 @@ const ISOLATED: &str = "isolated";
 const MASQUERADE_V4: &str = "masquerade4";
 const MASQUERADE_V6: &str = "masquerade6";
 
+/// Addresses of services: all; with the bridge they are on; those that are for every network of ours.
+const VIPS: [&str; 2] = ["vip4", "vip6"];
+const VIPS_AT_HOME: [&str; 2] = ["vip4_home", "vip6_home"];
+const VIPS_OPEN: [&str; 2] = ["vip4_open", "vip6_open"];
+
 /// Bridges whose packets may leave by a tunnel, smaller than others.
 const CLAMPED: &str = "clamped";
 
@@ -45,7 +53,7 @@ pub(crate) fn render(model: &Model, ends: Option<&Ends>) -> Table {
         family: Family::Inet,
         name: TABLE.into(),
         sets: sets(model),
-        chains: vec![forward(), postrouting()],
+        chains: vec![forward(), input(), vips(), postrouting()],
     };
     if let Some(ends) = ends {
         let overlays =
@@ -68,15 +76,44 @@ fn sets(model: &Model) -> Vec<Set> {
         let networks = model.networks.values().filter(move |network| wanted(network));
         networks.map(|network| vec![name(network)]).collect::<Vec<_>>()
     };
+    let services = [(true, Type::Ip4), (false, Type::Ip6)].into_iter().flat_map(|(v4, kind)| {
+        let at = usize::from(!v4);
+        let family = vips_here(model).filter(move |(_, vip)| vip.is_ipv4() == v4);
+        let all: Vec<(&Network, Value)> =
+            family.map(|(network, vip)| (network, Value::Address(vip))).collect();
+        let open = all.iter().filter(|(network, _)| !network.options.isolate);
+        let home = all.iter().map(|(network, vip)| vec![name(network), vip.clone()]);
+        [
+            set(VIPS[at], &[kind], all.iter().map(|(_, vip)| vec![vip.clone()]).collect()),
+            set(VIPS_AT_HOME[at], &[Type::Name, kind], home.collect()),
+            set(VIPS_OPEN[at], &[kind], open.map(|(_, vip)| vec![vip.clone()]).collect()),
+        ]
+    });
     let same = model.networks.values().map(|network| vec![name(network), name(network)]).collect();
-    vec![
+    let mut sets = vec![
         set(BRIDGES, &[Type::Name], bridges(|_| true)),
         set(SAME, &[Type::Name, Type::Name], same),
         set(INTERNAL, &[Type::Name], bridges(|network| network.internal)),
         set(ISOLATED, &[Type::Name], bridges(|network| network.options.isolate)),
         Set { intervals: true, ..set(MASQUERADE_V4, &[Type::Ip4], masqueraded(model, true)) },
         Set { intervals: true, ..set(MASQUERADE_V6, &[Type::Ip6], masqueraded(model, false)) },
-    ]
+    ];
+    sets.extend(services);
+    sets
+}
+
+/// The addresses of services that the host answers at, and their networks.
+pub(crate) fn vips_here(model: &Model) -> impl Iterator<Item = (&Network, IpAddr)> {
+    let here = model.services.values().filter(|service| model.is_here(&service.network));
+    here.flat_map(|service| {
+        let network = model.networks.get(&service.network);
+        service.vips().filter_map(move |vip| Some((&**network?, vip)))
+    })
+}
+
+/// The set of all addresses of services of a family.
+pub(crate) fn vip_set(v4: bool) -> &'static str {
+    VIPS[usize::from(!v4)]
 }
 
 fn masqueraded(model: &Model, v4: bool) -> Vec<Vec<Value>> {
@@ -132,6 +169,44 @@ fn clamp() -> Chain {
         name: "clamp".into(),
         base: Some(Base { kind: ChainKind::Filter, hook: Hook::Forward, priority: MANGLE, accept: true }),
         rules: vec![rule(Field::Iifname), rule(Field::Oifname)],
+    }
+}
+
+/// To the host: what is for the address of a service comes from where it may.
+fn input() -> Chain {
+    let to = |field, set: &str| {
+        Rule::new(vec![Part::In(vec![field], set.into()), Part::Verdict(Verdict::Goto("vips".into()))])
+            .comment("for a service's address")
+    };
+    Chain {
+        name: "input".into(),
+        base: Some(Base { kind: ChainKind::Filter, hook: Hook::Input, priority: FILTER, accept: true }),
+        rules: vec![to(Field::Ip4(End::Destination), VIPS[0]), to(Field::Ip6(End::Destination), VIPS[1])],
+    }
+}
+
+fn vips() -> Chain {
+    use Verdict::{Accept, Drop};
+    let rule = |parts: Vec<Part>, verdict, comment| {
+        let parts = parts.into_iter().chain([Part::Verdict(verdict)]).collect();
+        Rule::new(parts).comment(comment)
+    };
+    let from = Field::Iifname;
+    let to = [Field::Ip4(End::Destination), Field::Ip6(End::Destination)];
+    let home = |at: usize| vec![Part::In(vec![from, to[at]], VIPS_AT_HOME[at].into())];
+    let open =
+        |at: usize| vec![Part::In(vec![from], BRIDGES.into()), Part::In(vec![to[at]], VIPS_OPEN[at].into())];
+    Chain {
+        name: "vips".into(),
+        base: None,
+        rules: vec![
+            rule(vec![Part::Is(from, Value::Name("lo".into()))], Accept, "from the host"),
+            rule(home(0), Accept, "from its network"),
+            rule(home(1), Accept, "from its network"),
+            rule(open(0), Accept, "from a network of ours, to one that is not isolated"),
+            rule(open(1), Accept, "from a network of ours, to one that is not isolated"),
+            rule(vec![], Drop, "from anywhere else"),
+        ],
     }
 }
 

@@ -1,9 +1,10 @@
 //! Who gets which subnet and which address. Pure: what is taken comes in as arguments, what is given out is returned.
 //!
 //! A network's creation goes request -> [`plan`] -> subnets of the record; an attach goes [`Leases::lease`] or
-//! [`Leases::reserve`] -> address of the endpoint. Nothing is remembered beside the records: [`Leases::rebuild`] makes
+//! [`Leases::reserve`] -> address of the endpoint, a service's address goes [`Leases::lease_vip`]. Nothing is remembered beside the records: [`Leases::rebuild`] makes
 //! the same table from them after a restart.
 
+mod band;
 mod error;
 mod host;
 mod leases;

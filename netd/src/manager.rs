@@ -17,6 +17,7 @@ mod overlay;
 mod publish;
 mod recover;
 mod sandbox;
+mod service;
 mod undo;
 mod update;
 mod wire;
@@ -44,7 +45,7 @@ use undo::{Step, Undo};
 
 pub(crate) use cluster::{ClusterView, follow as follow_cluster};
 pub(crate) use examine::sandbox as examine;
-pub(crate) use find::{network as find_network, sandbox as find_sandbox};
+pub(crate) use find::{network as find_network, sandbox as find_sandbox, service as find_service};
 pub(crate) use guests::{bury, list as guests};
 pub(crate) use health::note as note_health;
 pub(crate) use network::{connect, create as create_network, disconnect, prune, remove as remove_network};
@@ -52,9 +53,15 @@ pub(crate) use node::{remove as remove_node, set_availability};
 pub(crate) use publish::{publish, unpublish};
 pub(crate) use recover::{down, open, recover};
 pub(crate) use sandbox::{create as create_sandbox, leave as leave_network, remove as remove_sandbox};
+pub(crate) use service::{
+    Removal, begin_removal, create as create_service, drain as drain_endpoint, remove as remove_service,
+    update as update_service,
+};
 pub(crate) use update::{endpoint as update_endpoint, network as update_network};
 
 pub(crate) mod show {
+    pub(crate) use super::service::{connections, show_one as service};
+
     pub(crate) use super::inspect::{endpoint, network, networks, port_map, pseudo, sandbox, views};
     pub(crate) use super::node::{node, nodes};
 }
@@ -126,6 +133,7 @@ impl World {
         if let Some(changes) = self.books.take_fresh() {
             self.reconcile.apply(self.books.model(), &changes, self.books.revision());
             overlay::forward(self, &changes);
+            service::follow(self, &changes);
             self.note_nodes(&changes);
         }
     }

@@ -18,10 +18,13 @@ use std::time::SystemTime;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use indexed::{Indexed, Keyed, NetworkKey, PeerKey, SandboxKey};
+pub(crate) use indexed::{Indexed, Keyed, NetworkKey, PeerKey, SandboxKey, ServiceKey};
 pub(crate) use node::{Availability, Lease, LeaseHolder, Member, Node, Peer};
 pub(crate) use pool::{AddressPool, PoolAddress, Purpose};
-pub(crate) use service::{Answer, EastWest, Service};
+pub(crate) use service::{
+    Answer, EastWest, ExternalBackend, HealthCheck, HealthProbe, ProxyProtocol, PublishMode, Service,
+    ServicePolicy, ServicePort, ServicePublish,
+};
 
 /// 64 lower-case hex digits, as Docker's ids. The first 12 are the short id.
 pub(crate) type Id = Arc<str>;
@@ -307,6 +310,24 @@ impl Network {
             Driver::Bridge => Scope::Local,
             Driver::Overlay { .. } => Scope::Shared,
         }
+    }
+}
+
+impl Model {
+    /// Whether the network has its bridge on this node: an overlay only while a sandbox here is on it.
+    pub(crate) fn is_here(&self, network: &Id) -> bool {
+        match self.networks.get(network).map(|network| network.driver) {
+            Some(Driver::Bridge) => true,
+            Some(Driver::Overlay { .. }) => {
+                self.sandboxes.by(&SandboxKey::On(Arc::clone(network))).next().is_some()
+            }
+            None => false,
+        }
+    }
+
+    /// The addresses of the services on that network.
+    pub(crate) fn vips_on(&self, network: &Id) -> Vec<IpAddr> {
+        self.services.by(&ServiceKey::On(Arc::clone(network))).flat_map(|service| service.vips()).collect()
     }
 }
 

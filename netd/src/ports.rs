@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::model::{Id, Model, Protocol, Publish, Sandbox};
+use crate::model::{Id, Model, Protocol, Publish, Sandbox, Service};
 use crate::tables::listener_id;
 
 /// The ports that are handed out when the user names none.
@@ -16,12 +16,14 @@ pub(crate) const EPHEMERAL: RangeInclusive<u16> = 49152..=65535;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
-    pub sandbox: Id,
+    pub id: Id,
+    /// `sandbox` or `service`.
+    pub kind: &'static str,
     pub name: Arc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("host port {port} is published already by sandbox {} ({held})", owner.name)]
+#[error("host port {port} is published already by {} {} ({held})", owner.kind, owner.name)]
 pub(crate) struct Clash {
     pub port: u16,
     pub owner: Owner,
@@ -48,7 +50,21 @@ impl Ports {
                 ports.insert(&sandbox.into(), publish);
             }
         }
+        for service in model.services.values() {
+            ports.follow_service(None, Some(service));
+        }
         ports
+    }
+
+    /// Another record of a service, whoever has written it: what it publishes is held without asking, as it is in force.
+    pub(crate) fn follow_service(&mut self, before: Option<&Service>, after: Option<&Service>) {
+        for publish in before.into_iter().flat_map(|service| &service.publishes) {
+            let service = before.map_or("", |service| &service.id);
+            self.release(service, &publish.as_publish());
+        }
+        if let Some(service) = after {
+            service.publishes.iter().for_each(|publish| self.insert(&service.into(), &publish.as_publish()));
+        }
     }
 
     /// Where a run of `count` free ports can begin within `range`, lowest first.
@@ -83,7 +99,7 @@ impl Ports {
         behind.chain(before)
     }
 
-    /// Takes every port on every address, or none. What the same sandbox holds already clashes too: a port leads to
+    /// Takes every port on every address, or none. What the same owner holds already clashes too: a port leads to
     /// one place.
     pub(crate) fn claim(&mut self, owner: &Owner, publish: &Publish) -> Result<(), Clash> {
         let Publish { protocol, addresses, first, count, .. } = publish;
@@ -94,13 +110,12 @@ impl Ports {
         Ok(())
     }
 
-    /// Gives back what of the publish that sandbox holds.
-    pub(crate) fn release(&mut self, sandbox: &str, publish: &Publish) {
+    /// Gives back what of the publish that sandbox or service holds.
+    pub(crate) fn release(&mut self, owner: &str, publish: &Publish) {
         for (port, _) in publish.pairs() {
             let key = (publish.protocol, port);
             let Some(holders) = self.held.get_mut(&key) else { continue };
-            holders
-                .retain(|(address, held)| &*held.sandbox != sandbox || !publish.addresses.contains(address));
+            holders.retain(|(address, held)| &*held.id != owner || !publish.addresses.contains(address));
             if holders.is_empty() {
                 self.held.remove(&key);
             }
@@ -133,7 +148,13 @@ impl Ports {
 
 impl From<&Sandbox> for Owner {
     fn from(sandbox: &Sandbox) -> Self {
-        Self { sandbox: Arc::clone(&sandbox.id), name: Arc::clone(&sandbox.name) }
+        Self { id: Arc::clone(&sandbox.id), kind: "sandbox", name: Arc::clone(&sandbox.name) }
+    }
+}
+
+impl From<&Service> for Owner {
+    fn from(service: &Service) -> Self {
+        Self { id: Arc::clone(&service.id), kind: "service", name: Arc::clone(&service.name) }
     }
 }
 

@@ -53,6 +53,7 @@ pub(crate) struct Reconcile {
 
 impl Reconcile {
     pub(crate) fn new(
+        here: Id,
         files: Files,
         host: HostResolver,
         background: Background,
@@ -61,7 +62,7 @@ impl Reconcile {
         ends: Option<Ends>,
     ) -> Result<Self> {
         Ok(Self {
-            projection: Projection::default(),
+            projection: Projection::of(here),
             held: Held::default(),
             steering,
             east_west: EastWest::default(),
@@ -88,6 +89,10 @@ impl Reconcile {
             steps.extend(self.projection.apply(change));
         }
         let was_open = self.steering.is_open();
+        let vips = changes.iter().any(|change| steered::concerns_vips(change, model));
+        if vips {
+            self.follow_vips(model);
+        }
         // Before the first data plane is there, nobody knows which sockets one that runs already holds.
         if self.session.is_some() {
             self.open_missing(model, &steps);
@@ -100,7 +105,7 @@ impl Reconcile {
         if let Some(session) = &self.session {
             send(session, Batch { revision, full: false, changes: steps, sockets });
         }
-        if self.steering.is_open() && !was_open {
+        if vips || (self.steering.is_open() && !was_open) {
             self.write_firewall(model);
         }
         self.lead(&moves, model);
@@ -208,6 +213,10 @@ impl Reconcile {
 
     pub(crate) fn hold_listener(&mut self, key: SocketKey, fds: Vec<OwnedFd>) {
         self.held.hold(key, SocketUse::Listener, fds);
+    }
+
+    pub(crate) fn holds(&self, key: &str) -> bool {
+        self.held.has(key)
     }
 
     pub(crate) fn forget_sockets(&mut self, key: &str) {

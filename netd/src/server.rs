@@ -11,6 +11,7 @@ mod network;
 mod node;
 mod route;
 mod sandbox;
+mod service;
 mod system;
 
 use std::sync::Arc;
@@ -70,6 +71,7 @@ impl Server {
         network::routes(&mut router);
         node::routes(&mut router);
         sandbox::routes(&mut router);
+        service::routes(&mut router);
         system::routes(&mut router);
         Self { app, router }
     }

@@ -1,20 +1,24 @@
 //! The one projection from the records to what the data plane serves: names, views, services, listeners. Pure.
 //!
-//! Every object but a name belongs to one sandbox; a name belongs to all sandboxes of a network that carry it. A change
-//! therefore projects the sandboxes it concerns before and after, and sends the difference: the work does not grow
-//! with the number of sandboxes. [`Projection::whole`] is the same state sent from nothing, for a new data plane.
+//! Every object but a name belongs to one record, a sandbox or a service; a name belongs to all records of a network
+//! that carry it. A change therefore projects the records it concerns before and after, and sends the difference: the
+//! work does not grow with their number. [`Projection::whole`] is the same state sent from nothing, for a new data plane.
 
 mod difference;
 mod gateway;
+mod members;
 mod names;
 mod neighbours;
 mod part;
 mod publish;
+mod service;
 mod view;
 
 pub(crate) use gateway::{gateway_endpoint, has_view, has_way_out};
+pub(crate) use members::{Member, members};
 pub(crate) use neighbours::{Entry as NeighbourEntry, Known, Mac, Neighbours};
 pub(crate) use publish::{funnel_id, listener_id};
+pub(crate) use service::{publish_id, service_id, service_id_here, usual_target};
 pub(crate) use view::RESOLVER;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +28,9 @@ use netd_dns::table::View;
 use netd_proxy::table::{Listener, ListenerId};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{self, Id, Model, Network, Sandbox, SandboxKey};
+use crate::model::{
+    self, Driver, Id, Model, Network, Peer, PeerKey, Sandbox, SandboxKey, Service, ServiceKey,
+};
 use difference::Difference;
 use names::Names;
 use part::Part;
@@ -41,29 +47,62 @@ pub(crate) struct Projection {
     names: Names,
 }
 
+/// The records whose parts a change may make other.
+#[derive(Debug, Default)]
+struct Concerned {
+    sandboxes: BTreeSet<Id>,
+    services: BTreeSet<Id>,
+    peers: BTreeSet<Id>,
+}
+
 impl Projection {
+    pub(crate) fn of(here: Id) -> Self {
+        Self { model: Model { here, ..Model::default() }, ..Self::default() }
+    }
+
     /// Takes one change of the records in and tells what changes for the data plane, in an order that never leaves a
     /// listener without its service.
     pub(crate) fn apply(&mut self, change: &model::Change) -> Vec<Change> {
         match change {
             model::Change::Network { before, after } => {
-                let Some(id) = before.as_ref().or(after.as_ref()).map(|network| Arc::clone(&network.id))
-                else {
-                    return Vec::new();
-                };
-                self.network(&id, after.clone())
+                match before.as_ref().or(after.as_ref()).map(|network| Arc::clone(&network.id)) {
+                    Some(id) => self.network(&id, after.clone()),
+                    None => Vec::new(),
+                }
             }
             model::Change::Sandbox { before, after } => {
-                let Some(id) = before.as_ref().or(after.as_ref()).map(|sandbox| Arc::clone(&sandbox.id))
+                match before.as_ref().or(after.as_ref()).map(|sandbox| Arc::clone(&sandbox.id)) {
+                    Some(id) => self.sandbox(&id, after.clone()),
+                    None => Vec::new(),
+                }
+            }
+            model::Change::Service { before, after } => {
+                match before.as_ref().or(after.as_ref()).map(|service| Arc::clone(&service.id)) {
+                    Some(id) => self.service(&id, after.clone()),
+                    None => Vec::new(),
+                }
+            }
+            model::Change::Node { before, after } => {
+                let Some(id) = before.as_ref().or(after.as_ref()).map(|node| Arc::clone(&node.name)) else {
+                    return Vec::new();
+                };
+                let concerned = Concerned { services: self.served_by(&id), ..Concerned::default() };
+                self.replace(&concerned, |model| set(&mut model.nodes, id, after.clone()))
+            }
+            model::Change::Member { before, after } => {
+                let Some(id) = before.as_ref().or(after.as_ref()).map(|member| Arc::clone(&member.name))
                 else {
                     return Vec::new();
                 };
-                self.sandbox(&id, after.clone())
+                let concerned = Concerned { services: self.served_by(&id), ..Concerned::default() };
+                self.replace(&concerned, |model| set(&mut model.members, id, after.clone()))
             }
-            model::Change::Service { .. }
-            | model::Change::Node { .. }
-            | model::Change::Member { .. }
-            | model::Change::Peer { .. } => Vec::new(),
+            model::Change::Peer { before, after } => {
+                match before.as_ref().or(after.as_ref()).map(|peer| Arc::clone(&peer.id)) {
+                    Some(id) => self.peer(&id, after.clone()),
+                    None => Vec::new(),
+                }
+            }
         }
     }
 
@@ -80,9 +119,12 @@ impl Projection {
     /// Everything, from nothing.
     pub(crate) fn whole(&self) -> Vec<Change> {
         let mut difference = Difference::default();
-        for sandbox in self.model.sandboxes.values() {
-            difference.put(Part::of(sandbox, &self.model));
-        }
+        let everything = Concerned {
+            sandboxes: self.model.sandboxes.keys().cloned().collect(),
+            services: self.model.services.keys().cloned().collect(),
+            peers: self.model.peers.keys().cloned().collect(),
+        };
+        self.parts(&everything).into_iter().for_each(|part| difference.put(part));
         difference.into_changes(&self.names)
     }
 
@@ -90,15 +132,19 @@ impl Projection {
         let before = self.model.networks.get(id);
         let zone_ends = before.is_some_and(|network| network.resolves)
             && !after.as_ref().is_some_and(|network| network.resolves);
-        let concerned = if same_for_sandboxes(before.map(|network| &**network), after.as_deref()) {
-            BTreeSet::new()
+        let concerned = if same_for_records(before.map(|network| &**network), after.as_deref()) {
+            Concerned::default()
         } else {
-            self.ids_by(&SandboxKey::On(Arc::clone(id)))
+            Concerned {
+                sandboxes: self.ids_by(&SandboxKey::On(Arc::clone(id))),
+                services: self.services_on(id),
+                peers: ids(self.model.peers.by(&PeerKey::On(Arc::clone(id))), |peer| &peer.id),
+            }
         };
-        let mut changes = self.replace(&concerned, |projection| {
+        let mut changes = self.replace(&concerned, |model| {
             match after {
-                Some(network) => projection.model.networks.insert(Arc::clone(id), network),
-                None => projection.model.networks.remove(id),
+                Some(network) => model.networks.insert(Arc::clone(id), network),
+                None => model.networks.remove(id),
             };
         });
         if zone_ends {
@@ -108,28 +154,95 @@ impl Projection {
     }
 
     fn sandbox(&mut self, id: &Id, after: Option<Arc<Sandbox>>) -> Vec<Change> {
-        let mut concerned = self.ids_by(&SandboxKey::LinksTo(Arc::clone(id)));
-        concerned.insert(Arc::clone(id));
-        self.replace(&concerned, |projection| {
+        let before = self.model.sandboxes.get(id);
+        let mut concerned = Concerned {
+            sandboxes: self.ids_by(&SandboxKey::LinksTo(Arc::clone(id))),
+            ..Concerned::default()
+        };
+        concerned.sandboxes.insert(Arc::clone(id));
+        for sandbox in before.into_iter().chain(&after) {
+            concerned.services.extend(sandbox.service.iter().map(|member| Arc::clone(&member.service)));
+            for network in self.overlays_of(sandbox) {
+                concerned.services.extend(self.services_of_a_visitor(&network, id));
+            }
+        }
+        self.replace(&concerned, |model| {
             match after {
-                Some(sandbox) => projection.model.sandboxes.insert(Arc::clone(id), sandbox),
-                None => projection.model.sandboxes.remove(id),
+                Some(sandbox) => model.sandboxes.insert(Arc::clone(id), sandbox),
+                None => model.sandboxes.remove(id),
+            };
+        })
+    }
+
+    fn service(&mut self, id: &Id, after: Option<Arc<Service>>) -> Vec<Change> {
+        let concerned = Concerned { services: BTreeSet::from([Arc::clone(id)]), ..Concerned::default() };
+        self.replace(&concerned, |model| {
+            match after {
+                Some(service) => model.services.insert(Arc::clone(id), service),
+                None => model.services.remove(id),
+            };
+        })
+    }
+
+    fn peer(&mut self, id: &Id, after: Option<Arc<Peer>>) -> Vec<Change> {
+        let before = self.model.peers.get(id);
+        let services = before.into_iter().chain(&after).filter_map(|peer| peer.service.clone());
+        let concerned = Concerned {
+            services: services.collect(),
+            peers: BTreeSet::from([Arc::clone(id)]),
+            ..Concerned::default()
+        };
+        self.replace(&concerned, |model| {
+            match after {
+                Some(peer) => model.peers.insert(Arc::clone(id), peer),
+                None => model.peers.remove(id),
             };
         })
     }
 
     fn ids_by(&self, key: &SandboxKey) -> BTreeSet<Id> {
-        self.model.sandboxes.by(key).map(|sandbox| Arc::clone(&sandbox.id)).collect()
+        ids(self.model.sandboxes.by(key), |sandbox| &sandbox.id)
     }
 
-    /// Projects the concerned sandboxes, makes the change, projects them again, and sends the difference.
-    fn replace(&mut self, concerned: &BTreeSet<Id>, change: impl FnOnce(&mut Self)) -> Vec<Change> {
+    fn services_on(&self, network: &Id) -> BTreeSet<Id> {
+        ids(self.model.services.by(&ServiceKey::On(Arc::clone(network))), |service| &service.id)
+    }
+
+    fn overlays_of(&self, sandbox: &Sandbox) -> Vec<Id> {
+        let is_overlay = |network: &Id| {
+            let network = self.model.networks.get(network);
+            network.is_some_and(|network| matches!(network.driver, Driver::Overlay { .. }))
+        };
+        let networks = sandbox.endpoints.iter().map(|endpoint| &endpoint.network);
+        networks.filter(|network| is_overlay(network)).cloned().collect()
+    }
+
+    /// The services that come to this node, and go, with that sandbox: none while it is not alone on the network.
+    fn services_of_a_visitor(&self, network: &Id, sandbox: &Id) -> BTreeSet<Id> {
+        let mut on = self.model.sandboxes.by(&SandboxKey::On(Arc::clone(network)));
+        if on.any(|other| other.id != *sandbox) { BTreeSet::new() } else { self.services_on(network) }
+    }
+
+    /// Services that have an endpoint on that node.
+    fn served_by(&self, node: &Id) -> BTreeSet<Id> {
+        if *node == self.model.here {
+            let sandboxes = self.model.sandboxes.values();
+            return sandboxes
+                .filter_map(|sandbox| Some(Arc::clone(&sandbox.service.as_ref()?.service)))
+                .collect();
+        }
+        let peers = self.model.peers.by(&PeerKey::Of(Arc::clone(node)));
+        peers.filter_map(|peer| peer.service.clone()).collect()
+    }
+
+    /// Projects the concerned records, makes the change, projects them again, and sends the difference.
+    fn replace(&mut self, concerned: &Concerned, change: impl FnOnce(&mut Model)) -> Vec<Change> {
         let mut difference = Difference::default();
         for part in self.parts(concerned) {
             self.names.remove(&part);
             difference.drop(part);
         }
-        change(self);
+        change(&mut self.model);
         for part in self.parts(concerned) {
             self.names.insert(&part);
             difference.put(part);
@@ -137,10 +250,28 @@ impl Projection {
         difference.into_changes(&self.names)
     }
 
-    fn parts(&self, concerned: &BTreeSet<Id>) -> Vec<Part> {
-        let sandboxes = concerned.iter().filter_map(|id| self.model.sandboxes.get(id));
-        sandboxes.map(|sandbox| Part::of(sandbox, &self.model)).collect()
+    fn parts(&self, concerned: &Concerned) -> Vec<Part> {
+        let model = &self.model;
+        let sandboxes = concerned.sandboxes.iter().filter_map(|id| model.sandboxes.get(id));
+        let services = concerned.services.iter().filter_map(|id| model.services.get(id));
+        let peers = concerned.peers.iter().filter_map(|id| model.peers.get(id));
+        sandboxes
+            .map(|sandbox| Part::of(sandbox, model))
+            .chain(services.map(|service| Part::of_service(service, model)))
+            .chain(peers.map(|peer| Part::of_peer(peer, model)))
+            .collect()
     }
+}
+
+fn ids<'a, T: 'a>(records: impl Iterator<Item = &'a Arc<T>>, id: impl Fn(&T) -> &Id) -> BTreeSet<Id> {
+    records.map(|record| Arc::clone(id(record))).collect()
+}
+
+fn set<T>(records: &mut BTreeMap<Id, Arc<T>>, id: Id, after: Option<Arc<T>>) {
+    match after {
+        Some(record) => records.insert(id, record),
+        None => records.remove(&id),
+    };
 }
 
 /// What is served for one sandbox: the listeners and the view that sockets are needed for.
@@ -149,8 +280,8 @@ pub(crate) fn served(sandbox: &Sandbox, model: &Model) -> (Option<View>, BTreeMa
     (part.view, part.listeners)
 }
 
-/// Whether nothing that a sandbox's part depends on differs.
-fn same_for_sandboxes(before: Option<&Network>, after: Option<&Network>) -> bool {
+/// Whether nothing that the part of a record on it depends on differs.
+fn same_for_records(before: Option<&Network>, after: Option<&Network>) -> bool {
     let seen = |network: Option<&Network>| {
         network.map(|network| (Arc::clone(&network.name), network.internal, network.resolves))
     };

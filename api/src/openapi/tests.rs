@@ -57,7 +57,15 @@ fn references_lead_somewhere() {
 #[test]
 fn requests_say_that_they_take_no_other_fields() {
     let document = document();
-    for request in ["CreateNetwork", "CreateSandbox", "ConnectSandbox", "LogFilter", "DownRequest"] {
+    for request in [
+        "CreateNetwork",
+        "CreateSandbox",
+        "CreateService",
+        "UpdateService",
+        "ConnectSandbox",
+        "LogFilter",
+        "DownRequest",
+    ] {
         assert_eq!(document["components"]["schemas"][request]["additionalProperties"], false, "{request}");
     }
 }

@@ -49,6 +49,9 @@ pub struct Config {
     pub hostname: String,
     /// Keys as `80/tcp`; the values are empty objects.
     pub exposed_ports: BTreeMap<String, BTreeMap<String, String>>,
+    /// Of which it is an endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     pub labels: BTreeMap<String, String>,
     /// Who made it: `cli`, `cni:<network>`, ...
     pub owner: String,

@@ -7,7 +7,7 @@ mod table;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
@@ -39,6 +39,7 @@ Examples:
   netd sandbox create web -p 8080:80
   netd sandbox create web --network app --alias search --ip 10.7.0.9
   netd sandbox create web --network app --network name=db,alias=front
+  netd sandbox create web1 --service web                    an endpoint of a service, on its network
   netd sandbox create side --network container:web          shares web's namespace
   netd sandbox create given --netns /proc/4711/ns/net       a namespace that somebody else made
 
@@ -122,10 +123,13 @@ pub(super) struct CheckArgs {
     after_help = "\
 Examples:
   netd sandbox rm web
-  netd sandbox rm -f $(netd sandbox ls -q)"
+  netd sandbox rm -f $(netd sandbox ls -q)
+
+An endpoint of a service gets no new connections first; it goes when the last one has ended, or after the
+service's drain time (10s unless set). With -f it goes at once."
 )]
 pub(super) struct RmArgs {
-    /// Also one that others share; one that is not there is no failure
+    /// At once; also one that others share. One that is not there is no failure
     #[arg(short, long)]
     force: bool,
     #[arg(required = true, value_name = "NAME")]
@@ -230,12 +234,17 @@ fn check(client: &Client, args: &CheckArgs) -> Result<ExitCode> {
 }
 
 fn remove(client: &Client, args: &RmArgs) -> Result<ExitCode> {
+    // Connections of an endpoint get the time that its service gives them.
+    let patient = Client::new(client.socket()).context("make a client")?.timeout(PATIENCE);
     each(&args.names, |name| {
         let params = RemoveParams { name: name.clone(), force: args.force };
-        take_away(client, &params).with_context(|| format!("remove the sandbox {name}"))?;
+        take_away(&patient, &params).with_context(|| format!("remove the sandbox {name}"))?;
         Ok(print_line(name)?)
     })
 }
+
+/// Longer than any service lets its endpoints drain.
+const PATIENCE: Duration = Duration::from_secs(90_000);
 
 /// With force, one that is gone already is as good as removed.
 fn take_away(client: &Client, params: &RemoveParams) -> Result<(), ClientError> {

@@ -37,10 +37,20 @@ pub(crate) enum IpamError {
          with a larger subnet"
     )]
     AddressesExhausted { family: Family, network: Arc<str>, part: IpNetwork, holders: String },
+    #[error(
+        "no {family} address is left for a service on network {network}: {first} to {last} are kept for services; \
+         remove services, name another address of the subnet (--vip), or make a network with a larger subnet"
+    )]
+    VipsExhausted { family: Family, network: Arc<str>, first: IpAddr, last: IpAddr },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Invalid {
+    #[error(
+        "subnet {subnet} of network {network} is too small to keep addresses for services; name one (--vip), let the \
+         name lead to the endpoints (--endpoint-mode dnsrr), or make a network with a subnet of /28 or larger"
+    )]
+    NoBand { network: Arc<str>, subnet: IpNetwork },
     #[error("{what} {given} has host bits set; {fixed} is the network of that size")]
     HostBits { what: &'static str, given: IpNetwork, fixed: IpNetwork },
     #[error("{what} {given} is outside of subnet {subnet}")]

@@ -11,27 +11,54 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use sha2::{Digest as _, Sha256};
 
+use super::band::band;
 use super::error::{Invalid, IpamError, some_of};
 use super::runs::Runs;
 use super::span::{Family, Span, number};
 use super::walk::check_address;
-use crate::model::{Id, Lease, LeaseHolder, Network, Sandbox, Subnet};
+use crate::model::{Id, Lease, LeaseHolder, Network, Sandbox, Service, Subnet};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
+    /// Or service.
     pub sandbox: Id,
     pub name: Arc<str>,
     /// On a network of the cluster: where it is.
     pub node: Option<Id>,
+    pub is_service: bool,
+}
+
+impl Holder {
+    pub(crate) fn sandbox(id: &Id, name: &Arc<str>) -> Self {
+        Self { sandbox: Arc::clone(id), name: Arc::clone(name), node: None, is_service: false }
+    }
+
+    pub(crate) fn service(service: &Service) -> Self {
+        let (id, name) = (Arc::clone(&service.id), Arc::clone(&service.name));
+        Self { sandbox: id, name, node: None, is_service: true }
+    }
 }
 
 impl From<&Lease> for Holder {
     fn from(lease: &Lease) -> Self {
         let (LeaseHolder::Sandbox(holder) | LeaseHolder::Service(holder)) = &lease.holder;
+        let is_service = !lease.is_of_sandbox();
         Self {
             sandbox: Arc::clone(holder),
             name: Arc::clone(&lease.name),
-            node: Some(Arc::clone(&lease.node)),
+            // A service is on no node.
+            node: (!is_service).then(|| Arc::clone(&lease.node)),
+            is_service,
+        }
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = if self.is_service { "service" } else { "sandbox" };
+        match &self.node {
+            None => write!(f, "{kind} {}", self.name),
+            Some(node) => write!(f, "{kind} {} on node {node}", self.name),
         }
     }
 }
@@ -51,11 +78,15 @@ struct SubnetLeases {
     /// What the user sees as the part dynamic addresses come from.
     part: IpNetwork,
     dynamic: Span,
+    /// Kept for services.
+    band: Option<Span>,
     held: BTreeMap<u128, Holder>,
     /// Everything that cannot be handed out: held, gateway, auxiliary.
     taken: Runs,
     /// Where the search for the next dynamic address begins.
     next: u128,
+    /// The same for a service's.
+    next_vip: u128,
     /// Given back since, or perhaps before it was known who held what: neighbours may remember its last holder.
     remembered: Runs,
 }
@@ -69,12 +100,21 @@ impl Leases {
     }
 
     /// The table as the records tell it. The walk goes on behind the address of the youngest sandbox.
-    pub(crate) fn rebuild<'a>(network: &Network, sandboxes: impl IntoIterator<Item = &'a Sandbox>) -> Self {
+    pub(crate) fn rebuild<'a>(
+        network: &Network,
+        sandboxes: impl IntoIterator<Item = &'a Sandbox>,
+        services: impl IntoIterator<Item = &'a Service>,
+    ) -> Self {
         let mut leases = Self::new(network);
+        for service in services {
+            for vip in service.vips() {
+                let Ok(subnet) = leases.subnet(Family::of(vip)) else { continue };
+                subnet.hold(number(vip), Holder::service(service));
+            }
+        }
         let mut youngest = BTreeMap::new();
         for sandbox in sandboxes {
-            let (id, name) = (Arc::clone(&sandbox.id), Arc::clone(&sandbox.name));
-            let holder = Holder { sandbox: id, name, node: None };
+            let holder = Holder::sandbox(&sandbox.id, &sandbox.name);
             for endpoint in sandbox.endpoints.iter().filter(|endpoint| endpoint.network == network.id) {
                 for address in endpoint.addresses() {
                     let Ok(subnet) = leases.subnet(Family::of(address)) else { continue };
@@ -150,6 +190,23 @@ impl Leases {
         Ok((family.address(free), subnet.subnet.prefix()))
     }
 
+    /// The next free address of those that are kept for services.
+    pub(crate) fn lease_vip(&mut self, family: Family, holder: &Holder) -> Result<(IpAddr, u8), IpamError> {
+        let network = Arc::clone(&self.network);
+        let subnet = self.subnet(family)?;
+        let Some(band) = subnet.band else {
+            return Err(Invalid::NoBand { network, subnet: subnet.subnet }.into());
+        };
+        let from = |start| subnet.taken.next_free(start).filter(|&free| band.contains(free));
+        let Some(free) = from(subnet.next_vip).or_else(|| from(band.first)) else {
+            let (first, last) = (family.address(band.first), family.address(band.last));
+            return Err(IpamError::VipsExhausted { family, network, first, last });
+        };
+        subnet.hold(free, holder.clone());
+        subnet.next_vip = free.saturating_add(1);
+        Ok((family.address(free), subnet.subnet.prefix()))
+    }
+
     /// The address the user asked for; it need not lie in the range of the dynamic ones.
     pub(crate) fn reserve(&mut self, address: IpAddr, holder: &Holder) -> Result<(IpAddr, u8), IpamError> {
         let network = Arc::clone(&self.network);
@@ -195,11 +252,14 @@ impl SubnetLeases {
         let hosts = Span::hosts(record.subnet);
         let part = record.range.unwrap_or(record.subnet);
         let range = Span::from(part);
-        let dynamic = Span {
-            family: hosts.family,
-            first: range.first.max(hosts.first),
-            last: range.last.min(hosts.last),
+        let band = band(record.subnet);
+        // Who names a range has chosen: it may reach into what is kept for services.
+        let last = match band.filter(|_| record.range.is_none()) {
+            Some(band) => band.first - 1,
+            None => hosts.last,
         };
+        let dynamic =
+            Span { family: hosts.family, first: range.first.max(hosts.first), last: range.last.min(last) };
         let mut taken = Runs::default();
         for &address in record.auxiliary.values().chain([&record.gateway]) {
             taken.insert(number(address), number(address));
@@ -210,6 +270,8 @@ impl SubnetLeases {
             auxiliary: record.auxiliary.clone(),
             part,
             dynamic,
+            next_vip: band.map_or(0, |band| band.first),
+            band,
             held: BTreeMap::new(),
             taken,
             next: dynamic.first,
@@ -244,11 +306,7 @@ impl SubnetLeases {
         if let Some((name, _)) = self.auxiliary.iter().find(|&(_, &taken)| taken == address) {
             return Some(format!("the auxiliary address {name}"));
         }
-        let holder = self.held.get(&number(address))?;
-        Some(match &holder.node {
-            None => format!("sandbox {}", holder.name),
-            Some(node) => format!("{} on node {node}", holder.name),
-        })
+        self.held.get(&number(address)).map(Holder::to_string)
     }
 
     fn exhausted(&self, network: Arc<str>) -> IpamError {

@@ -48,7 +48,7 @@ fn planned(request: SubnetRequest) -> Result<Subnet, IpamError> {
 }
 
 fn holder(name: &str) -> Holder {
-    Holder { sandbox: format!("id-{name}").into(), name: name.into(), node: None }
+    Holder::sandbox(&format!("id-{name}").into(), &name.into())
 }
 
 fn leases(subnet: &str, range: Option<&str>) -> Leases {
@@ -275,14 +275,14 @@ fn an_address_in_use_is_refused_by_its_holder() {
 fn an_address_is_fresh_until_somebody_gave_it_back() {
     let network = testing::network("app", &[("10.0.0.0/24", "10.0.0.1"), ("fd00::/64", "fd00::1")]);
     let mut leases = Leases::new(&network);
-    let holder = Holder { sandbox: "a".into(), name: "a".into(), node: None };
+    let holder = Holder::sandbox(&"a".into(), &"a".into());
     for address in ["10.0.0.9", "fd00::9"].map(|text| text.parse::<IpAddr>().unwrap()) {
         leases.reserve(address, &holder).unwrap();
         assert!(leases.is_fresh(address), "held for the first time");
         leases.release(address, "a");
         leases.reserve(address, &holder).unwrap();
         assert!(!leases.is_fresh(address));
-        assert!(!Leases::rebuild(&network, []).is_fresh(address), "who knows what was before a restart");
+        assert!(!Leases::rebuild(&network, [], []).is_fresh(address), "who knows what was before a restart");
     }
     assert!(leases.is_fresh("10.0.0.10".parse().unwrap()));
 }
@@ -330,7 +330,7 @@ fn the_table_is_rebuilt_from_the_records() {
     for (age, name) in ["a", "b", "c"].into_iter().enumerate() {
         let mut sandbox = testing::sandbox(name);
         sandbox.created += Duration::from_secs(age as u64);
-        let holder = Holder { sandbox: Arc::clone(&sandbox.id), name: Arc::clone(&sandbox.name), node: None };
+        let holder = Holder::sandbox(&sandbox.id, &sandbox.name);
         let v4 = before.lease(Family::V4, &holder).unwrap();
         let v6 = before.lease(Family::V6, &holder).unwrap();
         sandbox.endpoints.push(testing::endpoint(&network.id, &[v4, v6]));
@@ -341,7 +341,7 @@ fn the_table_is_rebuilt_from_the_records() {
     for address in gone.endpoints[0].addresses() {
         assert!(before.release(address, &gone.id));
     }
-    let mut after = Leases::rebuild(&network, &sandboxes);
+    let mut after = Leases::rebuild(&network, &sandboxes, []);
     assert!(after.has(Family::V6));
     for family in [Family::V4, Family::V6] {
         assert_eq!(after.lease(family, &holder("d")).unwrap(), before.lease(family, &holder("d")).unwrap());
@@ -457,4 +457,23 @@ proptest! {
             prop_assert_eq!(planned.is_ok(), clear, "{}: {:?}", asked, planned);
         }
     }
+}
+
+#[test]
+fn services_have_addresses_of_their_own_that_rest_when_they_are_given_back() {
+    let mut leases = leases("10.0.0.0/27", None);
+    assert_eq!(drained(&mut leases, Family::V4).last().unwrap(), "10.0.0.28", "two are kept for services");
+    let service = Holder { is_service: true, ..holder("shop") };
+    let vip =
+        |leases: &mut Leases| leases.lease_vip(Family::V4, &service).map(|(address, _)| address.to_string());
+    assert_eq!(vip(&mut leases).unwrap(), "10.0.0.29");
+    leases.release(ip("10.0.0.29"), "id-shop");
+    assert_eq!(vip(&mut leases).unwrap(), "10.0.0.30", "the other one first");
+    assert_eq!(vip(&mut leases).unwrap(), "10.0.0.29");
+    let full = vip(&mut leases).unwrap_err().to_string();
+    assert!(full.contains("10.0.0.29 to 10.0.0.30 are kept for services"), "{full}");
+    let taken = leases.reserve(ip("10.0.0.30"), &holder("x")).unwrap_err().to_string();
+    assert!(taken.contains("held by service shop"), "{taken}");
+    let none = vip(&mut self::leases("10.0.0.0/29", None)).unwrap_err().to_string();
+    assert!(none.contains("too small") && none.contains("--vip"), "{none}");
 }

@@ -21,7 +21,7 @@ use netd_api::ApiError;
 
 use crate::error::Result;
 use crate::ipam::{Holder, Leases};
-use crate::model::{Change, Endpoint, Id, Lease, Model, Network, SandboxKey, Scope};
+use crate::model::{Change, Endpoint, Id, Lease, Model, Network, SandboxKey, Scope, ServiceKey};
 use crate::store::{
     Batch, CommitError, Condition, Key, KeyChange, Record as _, Records, Revision, Store, StoreError, Txn,
     Watch,
@@ -283,7 +283,10 @@ impl Books {
         let model = self.records.model();
         let on = |network| model.sandboxes.by(&SandboxKey::On(network)).map(|sandbox| &**sandbox);
         let table = |id: &Id, network: &Network| match network.scope() {
-            Scope::Local => Leases::rebuild(network, on(Arc::clone(id))),
+            Scope::Local => {
+                let services = model.services.by(&ServiceKey::On(Arc::clone(id))).map(|service| &**service);
+                Leases::rebuild(network, on(Arc::clone(id)), services)
+            }
             Scope::Shared => shared_leases(network, model),
         };
         self.leases =

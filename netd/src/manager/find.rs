@@ -8,7 +8,7 @@ use std::sync::Arc;
 use netd_api::ApiError;
 
 use crate::error::Result;
-use crate::model::{Id, Model, Network, NetworkKey, Sandbox, SandboxKey, Scope};
+use crate::model::{Id, Model, Network, NetworkKey, Sandbox, SandboxKey, Scope, Service, ServiceKey};
 
 pub(crate) fn network(model: &Model, wanted: &str) -> Result<Arc<Network>> {
     // What others made meanwhile does not change what a name means here.
@@ -20,6 +20,11 @@ pub(crate) fn network(model: &Model, wanted: &str) -> Result<Arc<Network>> {
 pub(crate) fn sandbox(model: &Model, wanted: &str) -> Result<Arc<Sandbox>> {
     let named = model.sandboxes.by(&SandboxKey::Name(wanted.into())).next();
     find("sandbox", &model.sandboxes, wanted, named)
+}
+
+pub(crate) fn service(model: &Model, wanted: &str) -> Result<Arc<Service>> {
+    let named = model.services.by(&ServiceKey::Name(wanted.into())).next();
+    find("service", &model.services, wanted, named)
 }
 
 fn find<T>(

@@ -143,6 +143,9 @@ pub(crate) fn sandbox(world: &World, sandbox: &Sandbox) -> netd_api::sandbox::Sa
         config: Config {
             hostname: sandbox.hostname.to_string(),
             exposed_ports: exposed(sandbox).map(|port| (port, BTreeMap::new())).collect(),
+            service: sandbox.service.as_ref().and_then(|member| {
+                model.services.get(&member.service).map(|service| service.name.to_string())
+            }),
             labels: sandbox.labels.clone(),
             owner: sandbox.owner.to_string(),
         },

@@ -16,11 +16,12 @@ use netd_sys::netlink::link::Link;
 
 use super::undo::{Step, Undo};
 use super::wire::{self, Owner, Wish};
-use super::{World, docker, find, new_id, overlay};
+use super::{World, docker, find, new_id, overlay, service};
 use crate::error::Result;
 use crate::ipam::{HostUse, SubnetRequest, plan};
 use crate::model::{
-    BigTcp, Driver, Endpoint, Id, Mode, Network, NetworkKey, NetworkOptions, Sandbox, SandboxKey, Scope,
+    BigTcp, Driver, Endpoint, Id, Membership, Mode, Network, NetworkKey, NetworkOptions, Sandbox, SandboxKey,
+    Scope,
 };
 use crate::store::{Record as _, Txn, encode, key_of, lease_key};
 
@@ -210,6 +211,11 @@ pub(crate) fn remove(world: &mut World, wanted: &str) -> Result<()> {
         let detail = format!("network {} has active endpoints: {}", network.name, holders.join(", "));
         return Err(ApiError::conflict(detail).remedy("disconnect or remove these sandboxes first").into());
     }
+    let services = service::on(world, &network);
+    if !services.is_empty() {
+        let detail = format!("network {} has services: {}", network.name, services.join(", "));
+        return Err(ApiError::conflict(detail).remedy("remove these services first").into());
+    }
     delete(world, &network)
 }
 
@@ -233,7 +239,10 @@ pub(crate) fn prune(world: &mut World, filters: Vec<Filter>) -> Result<Vec<Strin
         networks.filter(|network| network.resolves && network.owner.is_none()).cloned().collect();
     let mut removed = Vec::new();
     for network in unused {
-        if on(world, &network).next().is_some() || !filters.labels(&network.labels) {
+        if on(world, &network).next().is_some()
+            || !service::on(world, &network).is_empty()
+            || !filters.labels(&network.labels)
+        {
             continue;
         }
         let result = match network.scope() {
@@ -336,6 +345,12 @@ pub(crate) fn disconnect(world: &mut World, wanted: &str, request: &DisconnectSa
     };
     let mut after = Sandbox::clone(&sandbox);
     after.endpoints.retain(|other| other.id != endpoint.id);
+    // Without an address on its network it serves nobody.
+    let serves_there = |membership: &Membership| {
+        let service = world.model().services.get(&membership.service);
+        service.is_none_or(|service| service.network == endpoint.network)
+    };
+    after.service = after.service.filter(|membership| !serves_there(membership));
     let mut txn = replace(world, &after)?;
     if network.scope() == Scope::Local {
         for address in endpoint.addresses() {

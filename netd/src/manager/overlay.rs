@@ -30,6 +30,8 @@ pub(super) fn make(world: &mut World, network: &Network) -> Result<()> {
     let made = world.kernel.ensure_network(network);
     let known = world.neighbours.known(&network.id);
     let made = made.and_then(|()| world.kernel.sync_neighbours(network, &known));
+    let vips = world.model().vips_on(&network.id);
+    let made = made.and_then(|()| world.kernel.sync_vips(network, &vips));
     if made.is_err() && !is_used(world.model(), network) {
         // What of it came about would be there with no endpoint to take it along.
         if let Err(error) = world.kernel.remove_network(network) {

@@ -190,10 +190,15 @@ enum Uncaught {
     Taken(Taken),
 }
 
-fn taken(clash: &Clash) -> ApiError {
-    ApiError::conflict(format!("port is already allocated: {clash}"))
-        .at("Publish")
-        .remedy(format!("choose another host port, or `netd unpublish {} ...` first", clash.owner.name))
+pub(super) fn taken(clash: &Clash) -> ApiError {
+    let name = &clash.owner.name;
+    let remedy = match clash.owner.kind {
+        "service" => {
+            format!("choose another host port, or `netd service update {name} --publish-rm ...` first")
+        }
+        _ => format!("choose another host port, or `netd unpublish {name} ...` first"),
+    };
+    ApiError::conflict(format!("port is already allocated: {clash}")).at("Publish").remedy(remedy)
 }
 
 fn none_free(spec: &PortSpec, refused: Option<Taken>) -> Fault {

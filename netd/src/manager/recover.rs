@@ -13,7 +13,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::books::Books;
 use super::network::DEFAULT;
 use super::undo::Undo;
-use super::{World, cluster, docker, network, overlay, sandbox, wire};
+use super::{World, cluster, docker, network, overlay, sandbox, service, wire};
 use crate::bus::Bus;
 use crate::config::Config;
 use crate::driver::{DOOMED, Kernel, Vtep, shaping_device};
@@ -21,7 +21,7 @@ use crate::error::{Chain, Result};
 use crate::files::Files;
 use crate::firewall::Ends;
 use crate::ipam::{Pool, Pools};
-use crate::model::{Mode, Network, Sandbox, SandboxKey, Scope, tunnel_of};
+use crate::model::{Id, Mode, Model, Network, Sandbox, SandboxKey, Scope, tunnel_of};
 use crate::ports::Ports;
 use crate::reconcile::{HostResolver, Reconcile};
 use crate::steer::Steering;
@@ -47,7 +47,15 @@ pub(crate) fn open(config: Arc<Config>, bus: Bus, wake: Wake) -> anyhow::Result<
     kernel.vtep = ends.as_ref().map(|ends| Vtep { address: ends.vtep, port: ends.vxlan_port });
     let steering = Steering::new(config.steer, config.reservation_holders.clone());
     let mut world = World {
-        reconcile: Reconcile::new(files, host, kernel.background.clone(), config.workers(), steering, ends)?,
+        reconcile: Reconcile::new(
+            config.node.as_str().into(),
+            files,
+            host,
+            kernel.background.clone(),
+            config.workers(),
+            steering,
+            ends,
+        )?,
         kernel,
         pools: Pools::new(&pools, &machine_seed(&config))?,
         ports: Ports::rebuild(books.model()),
@@ -86,6 +94,7 @@ pub(crate) fn recover(world: &mut World) -> Result<()> {
     for network in world.model().networks.values().cloned().collect::<Vec<_>>() {
         if !overlay::is_overlay(&network) {
             note(world.kernel.ensure_network(&network), "network", &network.name);
+            note(service::repair(world, &network), "network", &network.name);
         } else if world.model().sandboxes.by(&SandboxKey::On(Arc::clone(&network.id))).next().is_some() {
             note(overlay::make(world, &network), "network", &network.name);
         }
@@ -243,6 +252,16 @@ pub(crate) fn down(world: &mut World, purge: bool) -> Vec<String> {
         match sandbox::take_down(world, sandbox) {
             Ok(more) => errors.extend(more),
             Err(error) => errors.push(error.to_string()),
+        }
+    }
+    let own = |network: &Id, model: &Model| {
+        model.networks.get(network).is_some_and(|network| network.scope() == Scope::Local)
+    };
+    let model = world.model();
+    let services = model.services.values().filter(|service| own(&service.network, model));
+    for gone in services.cloned().collect::<Vec<_>>() {
+        if let Err(error) = service::delete(world, &gone) {
+            errors.push(error.to_string());
         }
     }
     errors.extend(cluster::leave(world, purge));

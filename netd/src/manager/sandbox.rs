@@ -17,7 +17,7 @@ use netd_sys::netns::Netns;
 use super::network::DEFAULT;
 use super::undo::{Step, Undo};
 use super::wire::{self, Owner, Wish};
-use super::{World, docker, find, new_id, overlay, publish};
+use super::{World, docker, find, new_id, overlay, publish, service};
 use crate::error::{Chain, Result};
 use crate::guests;
 use crate::model::{DnsOptions, Endpoint, Id, Link, Mode, PortRange, Sandbox, SandboxKey, Scope};
@@ -103,7 +103,7 @@ fn draft(world: &World, request: &CreateSandbox) -> Result<Sandbox> {
         },
         extra_hosts: request.extra_hosts.iter().map(|host| (host.name.to_string(), host.address)).collect(),
         links,
-        service: None,
+        service: service::membership(world, request)?,
         labels: request.labels.clone(),
         owner: request.owner.as_deref().unwrap_or("cli").into(),
     })
@@ -132,16 +132,14 @@ fn endpoints(
     if sandbox.mode != Mode::Bridge {
         return Ok(Vec::new());
     }
-    let by_default;
-    let attachments = if request.networks.is_empty() {
-        by_default = [Attachment::to(DEFAULT.parse()?)];
-        &by_default[..]
-    } else {
-        &request.networks[..]
-    };
+    let mut attachments = request.networks.clone();
+    attachments.extend(service::home(world, sandbox.service.as_ref(), &request.networks)?);
+    if attachments.is_empty() {
+        attachments.push(Attachment::to(DEFAULT.parse()?));
+    }
     let owner = Owner { id: &sandbox.id, name: &sandbox.name, hostname: &sandbox.hostname };
     let mut endpoints: Vec<Endpoint> = Vec::with_capacity(attachments.len());
-    for attachment in attachments {
+    for attachment in &attachments {
         let network = find::network(world.model(), &attachment.network)?;
         docker::keep_off(world, &network, "connect")?;
         if endpoints.iter().any(|endpoint| endpoint.network == network.id) {
@@ -248,7 +246,8 @@ pub(super) fn with_leases(world: &World, mut txn: Txn, sandbox: &Id, endpoints: 
     txn
 }
 
-pub(crate) fn remove(world: &mut World, wanted: &str, force: bool) -> Result<()> {
+/// The sandbox, if nothing keeps it from being removed.
+pub(super) fn removable(world: &World, wanted: &str, force: bool) -> Result<Arc<Sandbox>> {
     let sandbox = find::sandbox(world.model(), wanted)?;
     if sandbox.mode == Mode::Docker && !force {
         let detail = format!("sandbox {} is a container of Docker's", sandbox.name);
@@ -267,6 +266,11 @@ pub(crate) fn remove(world: &mut World, wanted: &str, force: bool) -> Result<()>
         let detail = format!("sandbox {} shares its namespace with {}", sandbox.name, sharers.join(", "));
         return Err(ApiError::conflict(detail).remedy("remove them first, or use --force").into());
     }
+    Ok(sandbox)
+}
+
+pub(crate) fn remove(world: &mut World, wanted: &str, force: bool) -> Result<()> {
+    let sandbox = removable(world, wanted, force)?;
     let errors = take_down(world, &sandbox)?;
     if errors.is_empty() {
         return Ok(());

@@ -14,6 +14,7 @@ use crate::dataplane::SocketKey;
 use crate::error::{Chain, Result};
 use crate::ipam::Holder;
 use crate::model::{Endpoint, Id, Network, Publish};
+use crate::ports::Owner;
 
 #[derive(Default)]
 pub(super) struct Undo(Vec<Step>);
@@ -27,6 +28,15 @@ pub(super) enum Step {
     Port {
         sandbox: Id,
         publish: Publish,
+    },
+    /// A port that was given up is held again.
+    Reclaim {
+        owner: Owner,
+        publish: Publish,
+    },
+    Vips {
+        network: Network,
+        vips: Vec<IpAddr>,
     },
     Directory(PathBuf),
     Namespace(PathBuf),
@@ -58,6 +68,12 @@ impl Step {
         match self {
             Self::Lease { network, address, holder } => world.books.unclaim(&network, address, &holder),
             Self::Port { sandbox, publish } => world.ports.release(&sandbox, &publish),
+            Self::Reclaim { owner, publish } => {
+                if let Err(clash) = world.ports.claim(&owner, &publish) {
+                    tracing::warn!(%clash, "cannot hold a port again");
+                }
+            }
+            Self::Vips { network, vips } => note(world.kernel.remove_vips(&network, &vips), &network.bridge),
             Self::Directory(path) => note(std::fs::remove_dir_all(&path), path.display()),
             Self::Namespace(path) => note(Netns::remove_at(&path), path.display()),
             Self::Link(endpoint) => {

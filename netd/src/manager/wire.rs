@@ -126,7 +126,7 @@ pub(super) fn lease(
     family: Family,
     wanted: Option<IpAddr>,
 ) -> Result<Option<(IpAddr, u8)>> {
-    let holder = Holder { sandbox: Arc::clone(owner.id), name: Arc::clone(owner.name), node: None };
+    let holder = Holder::sandbox(owner.id, owner.name);
     let has_family = world.books.leases_of(&network.id)?.has(family);
     if wanted.is_none() && !has_family {
         return Ok(None);

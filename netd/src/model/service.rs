@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Id, Protocol};
+use super::{Id, Protocol, Publish, PublishBy};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Service {
@@ -50,6 +50,32 @@ pub(crate) enum Answer {
     Dnsrr,
     /// Another name (ExternalName).
     Name(Arc<str>),
+}
+
+impl ServicePublish {
+    /// As the table of ports has it.
+    pub(crate) fn as_publish(&self) -> Publish {
+        Publish {
+            protocol: self.protocol,
+            addresses: self.addresses.clone(),
+            first: self.published,
+            target: self.target,
+            count: 1,
+            ephemeral: false,
+            by: PublishBy::Bind,
+        }
+    }
+}
+
+impl Service {
+    /// Its own addresses.
+    pub(crate) fn vips(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let (v4, v6) = match self.answer {
+            Answer::Vip { v4, v6 } => (v4, v6),
+            Answer::Dnsrr | Answer::Name(_) => (None, None),
+        };
+        v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

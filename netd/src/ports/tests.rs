@@ -10,7 +10,7 @@ use crate::model::PublishBy;
 use crate::testing;
 
 fn owner(name: &str) -> Owner {
-    Owner { sandbox: format!("id-{name}").into(), name: name.into() }
+    Owner { id: format!("id-{name}").into(), kind: "sandbox", name: name.into() }
 }
 
 fn publish(protocol: Protocol, addresses: &[&str], first: u16, count: u16) -> Publish {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use netd_api::ApiError;
 use netd_proxy::table::{Change as Proxy, Listener, Protocol as Carried};
@@ -9,7 +10,8 @@ use netd_proxy::table::{Change as Proxy, Listener, Protocol as Carried};
 use super::{Reconcile, sockets};
 use crate::dataplane::SocketUse;
 use crate::error::{Chain, Result};
-use crate::model::{Model, Protocol, PublishBy};
+use crate::firewall;
+use crate::model::{self, Driver, Id, Model, Protocol, PublishBy, Service};
 use crate::steer::{Moves, Steering, Taken};
 use crate::tables::Change;
 
@@ -22,6 +24,22 @@ impl Reconcile {
         self.open_steering()?;
         self.write_firewall(model);
         Ok(())
+    }
+
+    /// Has the addresses of services be theirs alone.
+    pub(super) fn follow_vips(&mut self, model: &Model) {
+        let vips = firewall::vips_here(model).map(|(_, vip)| vip).collect();
+        if let Err(error) = self.steering.keep_for_services(vips) {
+            tracing::error!(error = %Chain(&error), "cannot keep the addresses of services from the host's programs");
+        }
+        // Before there is a data plane, nobody knows which sockets one that runs already holds.
+        if self.session.is_some()
+            && self.steering.has_vips()
+            && !self.steering.is_open()
+            && let Err(error) = self.open_steering()
+        {
+            tracing::error!(%error, "cannot lead clients to services");
+        }
     }
 
     fn open_steering(&mut self) -> Result<()> {
@@ -64,7 +82,10 @@ impl Reconcile {
         for (protocol, carried) in [(Protocol::Tcp, Carried::Tcp), (Protocol::Udp, Carried::Udp)] {
             let is_new =
                 |listener: &&Listener| listener.protocol == carried && !self.steering.leads(&listener.id);
-            let places = changes.iter().filter_map(steered).filter(is_new).map(|listener| listener.address);
+            // Nobody but us is at a service's address.
+            let is_vip = |listener: &&Listener| self.steering.is_vip(listener.address.ip());
+            let of_host = changes.iter().filter_map(steered).filter(is_new).filter(|new| !is_vip(new));
+            let places = of_host.map(|listener| listener.address);
             // What cannot be tried is told when it is opened.
             let taken = self.steering.taken(protocol, places).unwrap_or_default();
             for Taken { at, by } in &taken {
@@ -81,11 +102,12 @@ impl Reconcile {
     /// Steers exactly what these changes, which are everything, put.
     pub(super) fn steer_all(&mut self, changes: &[Change], model: &Model) {
         let was_open = self.steering.is_open();
-        if !changes.iter().any(|change| steered(change).is_some()) {
+        if !changes.iter().any(|change| steered(change).is_some()) && !self.steering.has_vips() {
             self.steering.close();
         }
         let moves = self.steering.follow(changes, true);
-        if was_open || model.sandboxes.values().any(|sandbox| sandbox.publishes.iter().any(is_steered)) {
+        let is_used = self.steering.has_vips() || publishes_steered(model);
+        if was_open || is_used {
             self.write_firewall(model);
         }
         self.lead(&moves, model);
@@ -104,13 +126,41 @@ impl Reconcile {
     /// Where ports are steered to is known when the data plane has handed its sockets over. Until then the table that an
     /// earlier daemon has left leads there.
     pub(super) fn awaits_funnels(&self, model: &Model) -> bool {
-        let mut publishes = model.sandboxes.values().flat_map(|sandbox| &sandbox.publishes);
-        self.session.is_none() && publishes.any(is_steered)
+        self.session.is_none() && (self.steering.has_vips() || publishes_steered(model))
     }
 }
 
-fn is_steered(publish: &crate::model::Publish) -> bool {
-    publish.by == PublishBy::Steer
+fn publishes_steered(model: &Model) -> bool {
+    let mut publishes = model.sandboxes.values().flat_map(|sandbox| &sandbox.publishes);
+    publishes.any(|publish| publish.by == PublishBy::Steer)
+}
+
+/// Whether a service has come or gone, on this node, with another address.
+pub(super) fn concerns_vips(change: &model::Change, model: &Model) -> bool {
+    let has_services = |network: &Id| !model.vips_on(network).is_empty();
+    match change {
+        model::Change::Service { before, after } => {
+            let of = |service: &Option<Arc<Service>>| {
+                service
+                    .as_ref()
+                    .map(|service| (Arc::clone(&service.network), service.vips().collect::<Vec<_>>()))
+            };
+            of(before) != of(after)
+        }
+        model::Change::Network { before, after } => {
+            before.iter().chain(after).any(|network| has_services(&network.id))
+        }
+        // An overlay network comes with its first sandbox and goes with its last.
+        model::Change::Sandbox { before, after } => {
+            let endpoints = before.iter().chain(after).flat_map(|sandbox| &sandbox.endpoints);
+            endpoints.into_iter().any(|endpoint| {
+                let network = model.networks.get(&endpoint.network);
+                network.is_some_and(|network| matches!(network.driver, Driver::Overlay { .. }))
+                    && has_services(&endpoint.network)
+            })
+        }
+        model::Change::Node { .. } | model::Change::Member { .. } | model::Change::Peer { .. } => false,
+    }
 }
 
 fn steered(change: &Change) -> Option<&Listener> {

@@ -6,6 +6,7 @@ use netd_api::sandbox::{
 use netd_api::{Filters, Nothing};
 
 use super::route::Router;
+use super::service;
 use crate::manager::{self, show};
 
 pub(super) fn routes(router: &mut Router) {
@@ -35,7 +36,7 @@ pub(super) fn routes(router: &mut Router) {
         .await
     });
     router.on(Remove, async |app, params, _| {
-        app.change(move |world| manager::remove_sandbox(world, &params.name, params.force)).await?;
+        service::remove_sandbox(&app, params.name, params.force).await?;
         Ok(Nothing {})
     });
     router

@@ -10,6 +10,7 @@ use netd_sys::nft::{
 };
 
 use super::funnel::Kind;
+use crate::firewall::vip_set;
 
 /// NF_IP_PRI_MANGLE: where packets are led to sockets; after connection tracking, before any NAT.
 const MANGLE: i32 = -150;
@@ -44,10 +45,13 @@ pub(super) fn tproxy(places: &[Place]) -> Chain {
         let ports = Part::In(vec![address], name(kind, Reach::EveryPort));
         let is_tcp_or_udp = Part::Is(Field::Protocol, Value::Protocol(number(kind.transport())));
         let addresses = Part::In(vec![port], name(kind, Reach::EveryAddress));
+        // A service's address is no address of the host's, as far as published ports go.
+        let no_vip = Part::NotIn(vec![address], vip_set(kind.is_ipv4).into());
         let to = |parts: Vec<Part>| parts.into_iter().chain([Part::ToHost, Part::Tproxy(*to)]).collect();
         rules.push(Rule::new(to(vec![one])).comment("one port of one address"));
         rules.push(Rule::new(to(vec![is_tcp_or_udp, ports])).comment("every port of one address"));
-        rules.push(Rule::new(to(vec![Part::Version(version), addresses])).comment("on every address"));
+        rules
+            .push(Rule::new(to(vec![Part::Version(version), addresses, no_vip])).comment("on every address"));
     }
     Chain {
         name: "steer".into(),

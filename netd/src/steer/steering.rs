@@ -1,7 +1,7 @@
 //! Steering in force: which way is used, and which ports are led. Opened when the first port wants it.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use netd_api::ApiError;
@@ -23,6 +23,8 @@ pub(crate) struct Steering {
     by: SteerBy,
     /// Programs whose sockets are passed by.
     reservations: Vec<String>,
+    /// Addresses of services: nobody answers there but who is led to.
+    vips: BTreeSet<IpAddr>,
     active: Option<Active>,
 }
 
@@ -52,7 +54,7 @@ pub(crate) type Sockets = (netd_proxy::table::FunnelId, Vec<OwnedFd>);
 
 impl Steering {
     pub(crate) fn new(by: SteerBy, reservations: Vec<String>) -> Self {
-        Self { by, reservations, active: None }
+        Self { by, reservations, vips: BTreeSet::new(), active: None }
     }
 
     /// Those of the places that somebody has, reservations apart.
@@ -127,8 +129,39 @@ impl Steering {
                 .collect();
             self.choose(&sockets)?
         };
+        if let Way::SkLookup(lookup) = &way {
+            every_port(&self.vips).try_for_each(|every| lookup.refuse(every))?;
+        }
         self.active = Some(Active { way, places, ports: BTreeMap::new() });
         Ok(made)
+    }
+
+    /// At these addresses nobody answers but listeners that are led there: no program of the host, no published port.
+    pub(crate) fn keep_for_services(&mut self, vips: BTreeSet<IpAddr>) -> Result<(), KernelError> {
+        let before = std::mem::replace(&mut self.vips, vips);
+        let Some(Active { way: Way::SkLookup(lookup), ports, .. }) = &self.active else { return Ok(()) };
+        let led: BTreeSet<&Steered> = ports.values().filter(|port| port.port == 0).collect();
+        let new = self.vips.difference(&before).copied().collect();
+        let gone = before.difference(&self.vips).copied().collect();
+        every_port(&new).filter(|every| !led.contains(every)).try_for_each(|every| lookup.refuse(every))?;
+        every_port(&gone).filter(|every| !led.contains(every)).try_for_each(|every| lookup.remove(every))
+    }
+
+    pub(crate) fn has_vips(&self) -> bool {
+        !self.vips.is_empty()
+    }
+
+    pub(crate) fn is_vip(&self, address: IpAddr) -> bool {
+        self.vips.contains(&address)
+    }
+
+    /// Every port of a service's address is refused while it is not led.
+    fn release(&self, lookup: &SkLookup, port: Steered) -> Result<(), KernelError> {
+        if port.port == 0 && self.vips.contains(&port.address) {
+            lookup.refuse(port)
+        } else {
+            lookup.remove(port)
+        }
     }
 
     fn choose(&self, sockets: &[(Transport, BorrowedFd<'_>)]) -> Result<Way> {
@@ -204,7 +237,7 @@ impl Steering {
         match &active.way {
             Way::SkLookup(lookup) => {
                 moves.put.iter().try_for_each(|port| lookup.put(*port))?;
-                moves.removed.iter().try_for_each(|port| lookup.remove(*port))
+                moves.removed.iter().try_for_each(|port| self.release(lookup, *port))
             }
             Way::Tproxy(_) => {
                 for (set, elements) in rules::by_set(&moves.put) {
@@ -258,6 +291,11 @@ impl Moves {
     pub(crate) fn is_empty(&self) -> bool {
         self.put.is_empty() && self.removed.is_empty()
     }
+}
+
+fn every_port(vips: &BTreeSet<IpAddr>) -> impl Iterator<Item = Steered> {
+    let carried = [Transport::Tcp, Transport::Udp];
+    vips.iter().flat_map(move |&address| carried.map(|transport| Steered { transport, address, port: 0 }))
 }
 
 fn address(socket: impl std::os::fd::AsFd) -> Result<SocketAddr> {

@@ -127,7 +127,7 @@ fn derive(model: &Model, changes: &[Change]) {
     Ports::rebuild(model);
     let sandboxes = || model.sandboxes.values().map(|sandbox| &**sandbox);
     for network in model.networks.values() {
-        Leases::rebuild(network, sandboxes());
+        Leases::rebuild(network, sandboxes(), model.services.values().map(|service| &**service));
     }
     for sandbox in sandboxes() {
         hosts::render(sandbox, model);

@@ -51,7 +51,7 @@ impl<K: Ord + Clone, V: PartialEq> Objects<K, V> {
 impl Difference {
     /// This was there before.
     pub(super) fn drop(&mut self, part: Part) {
-        self.names.before.extend(holdings(&part.sandbox, part.names));
+        self.names.before.extend(holdings(&part.owner, part.names));
         self.views.before.extend(part.view.map(|view| (Arc::clone(&view.id), view)));
         self.services.before.extend(part.services);
         self.listeners.before.extend(part.listeners);
@@ -59,7 +59,7 @@ impl Difference {
 
     /// This is there now.
     pub(super) fn put(&mut self, part: Part) {
-        self.names.after.extend(holdings(&part.sandbox, part.names));
+        self.names.after.extend(holdings(&part.owner, part.names));
         self.views.after.extend(part.view.map(|view| (Arc::clone(&view.id), view)));
         self.services.after.extend(part.services);
         self.listeners.after.extend(part.listeners);
@@ -83,8 +83,8 @@ impl Difference {
     }
 }
 
-fn holdings(sandbox: &Id, names: BTreeMap<NameKey, Held>) -> impl Iterator<Item = ((NameKey, Id), Held)> {
-    names.into_iter().map(|(name, held)| ((name, Arc::clone(sandbox)), held))
+fn holdings(owner: &Id, names: BTreeMap<NameKey, Held>) -> impl Iterator<Item = ((NameKey, Id), Held)> {
+    names.into_iter().map(|(name, held)| ((name, Arc::clone(owner)), held))
 }
 
 fn name_change(key: &NameKey, names: &Names) -> Dns {

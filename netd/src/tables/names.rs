@@ -1,4 +1,4 @@
-//! Every name of every zone, with the addresses of all sandboxes that carry it.
+//! Every name of every zone, with what it leads to by all records that carry it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use netd_dns::table::Name;
 use super::part::{Held, NameKey, Part};
 use crate::model::Id;
 
-/// Sandboxes in the order of joining; the id decides between two of one instant, so that the order is the same
+/// Sandboxes and services in the order of joining; the id decides between two of one instant, so that the order is the same
 /// however the records were read.
 type Holders = BTreeMap<(SystemTime, Id), Held>;
 
@@ -19,7 +19,7 @@ pub(super) struct Names(BTreeMap<NameKey, Holders>);
 impl Names {
     pub(super) fn insert(&mut self, part: &Part) {
         for (name, held) in &part.names {
-            let place = (held.joined, Arc::clone(&part.sandbox));
+            let place = (held.joined, Arc::clone(&part.owner));
             self.0.entry(name.clone()).or_default().insert(place, held.clone());
         }
     }
@@ -27,7 +27,7 @@ impl Names {
     pub(super) fn remove(&mut self, part: &Part) {
         for (name, held) in &part.names {
             if let Some(holders) = self.0.get_mut(name) {
-                holders.remove(&(held.joined, Arc::clone(&part.sandbox)));
+                holders.remove(&(held.joined, Arc::clone(&part.owner)));
                 if holders.is_empty() {
                     self.0.remove(name);
                 }
@@ -47,16 +47,16 @@ impl Names {
 
     /// What the name leads to now.
     pub(super) fn get(&self, key: &NameKey) -> Option<Name> {
-        let holders = self.0.get(key)?;
-        let addresses = |only_primary: bool| {
-            let holders = holders.values().filter(move |held| held.primary || !only_primary);
-            holders.flat_map(|held| held.addresses.iter().copied()).collect()
-        };
+        let all = self.0.get(key)?;
+        let services_only = all.values().any(|held| held.of_service);
+        let holders = || all.values().filter(move |held| held.of_service || !services_only);
+        let primary = all.values().filter(|held| held.primary);
         Some(Name {
             name: Arc::clone(&key.1),
-            addresses: addresses(false),
-            primary_for: addresses(true),
-            ..Name::default()
+            addresses: holders().flat_map(|held| held.addresses.iter().copied()).collect(),
+            primary_for: primary.flat_map(|held| held.addresses.iter().copied()).collect(),
+            srv: holders().flat_map(|held| held.srv.iter().cloned()).collect(),
+            alias: holders().find_map(|held| held.alias.clone()),
         })
     }
 }

@@ -14,12 +14,12 @@ use super::gateway::gateway_endpoint;
 use crate::ipam::Family;
 use crate::model::{self, Model, Publish, PublishBy, Sandbox};
 
-/// A sandbox on this host accepts or refuses at once; one that is frozen should not hold clients for minutes.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A sandbox accepts or refuses at once; one that is frozen should not hold clients for minutes.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// As long as docker-proxy waits, which is what UDP services published so far were tried with.
-const UDP_IDLE: Duration = Duration::from_secs(90);
+pub(super) const UDP_IDLE: Duration = Duration::from_secs(90);
 /// Per listener; the data plane bounds the sum over all of them by its descriptors.
-const CONNECTION_LIMIT: u32 = 16_384;
+pub(super) const CONNECTION_LIMIT: u32 = 16_384;
 
 type Published = (BTreeMap<ServiceId, Service>, BTreeMap<ListenerId, Listener>);
 
@@ -89,7 +89,7 @@ pub(crate) fn funnel_id(protocol: model::Protocol, is_ipv4: bool) -> FunnelId {
     format!("steer/{}{}", protocol.as_str(), if is_ipv4 { 4 } else { 6 }).into()
 }
 
-fn protocol(protocol: model::Protocol) -> Protocol {
+pub(super) fn protocol(protocol: model::Protocol) -> Protocol {
     match protocol {
         model::Protocol::Tcp => Protocol::Tcp,
         model::Protocol::Udp => Protocol::Udp,

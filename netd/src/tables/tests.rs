@@ -1,5 +1,7 @@
 //! What the data plane is told, and that telling it step by step leads where telling it at once does.
 
+mod services;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;

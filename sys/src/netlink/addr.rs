@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeader, AddressMessage, CacheInfo,
+};
 use rtnetlink::AddressMessageBuilder;
 
 use super::attr::{address, attributes};
@@ -25,6 +27,23 @@ pub struct Addr {
 pub fn add(addr: Addr) -> Op<'static> {
     let message = RouteNetlinkMessage::NewAddress(message(addr));
     Op::new("add the address", place(addr), NLM_F_CREATE | NLM_F_EXCL, message)
+}
+
+/// One more address of a link, which the kernel does not choose as the source of what the host sends while there is
+/// another (it is deprecated, in the words of RFC 4862).
+pub fn add_alias(addr: Addr) -> Op<'static> {
+    let mut message = message(addr);
+    if addr.address.is_ipv6() {
+        let mut lifetime = CacheInfo::default();
+        (lifetime.ifa_preferred, lifetime.ifa_valid) = (0, u32::MAX);
+        message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+    }
+    Op::new(
+        "add the address",
+        place(addr),
+        NLM_F_CREATE | NLM_F_EXCL,
+        RouteNetlinkMessage::NewAddress(message),
+    )
 }
 
 /// The same where the address may be there already.

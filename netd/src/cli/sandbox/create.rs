@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use netd_api::sandbox::{Attachment, CreateSandbox, NetworkMode};
 use netd_api::value::{
-    AddHost, Alias, ExposeSpec, Hostname, Label, LinkSpec, Mac, PortSpec, ResolvOption, SandboxName,
-    SearchDomain,
+    AddHost, Alias, ExposeSpec, Hostname, Label, LinkSpec, Mac, MemberSpec, PortSpec, ResolvOption,
+    SandboxName, SearchDomain,
 };
 
 use super::attach::NetworkArg;
@@ -60,6 +60,9 @@ pub(super) struct CreateArgs {
     /// See another sandbox under its name or this alias, on the default network too
     #[arg(long, value_name = "SANDBOX[:ALIAS]")]
     link: Vec<LinkSpec>,
+    /// Be an endpoint of this service, on its network
+    #[arg(long, value_name = "SERVICE[,weight=N]")]
+    service: Option<MemberSpec>,
     #[arg(short, long, value_name = "K=V")]
     label: Vec<Label>,
     /// Use this namespace, and leave it when the sandbox goes
@@ -85,6 +88,7 @@ impl CreateArgs {
             extra_hosts: self.add_host,
             links: self.link,
             labels: self.label.into_iter().map(|label| (label.key, label.value)).collect(),
+            service: self.service,
             netns,
             owner: Some("cli".into()),
             ..CreateSandbox::named(self.name)

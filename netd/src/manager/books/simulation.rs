@@ -116,7 +116,7 @@ impl World {
         };
         self.made += 1;
         let mut sandbox = testing::sandbox(&format!("s{}", self.made));
-        let holder = Holder { sandbox: Arc::clone(&sandbox.id), name: Arc::clone(&sandbox.name), node: None };
+        let holder = Holder::sandbox(&sandbox.id, &sandbox.name);
         let as_whom = LeaseHolder::Sandbox(Arc::clone(&sandbox.id));
         let Some(books) = &mut self.hosts[host].books else { return };
         let claimed = books.claim(&network, &holder, &as_whom, |leases| leases.lease(Family::V4, &holder));

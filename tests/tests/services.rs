@@ -1,0 +1,435 @@
+//! Services on one host, as clients and users see them: the address of their own, their names, published ports, what is
+//! refused, and what changes while they serve.
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hickory_proto::rr::{RData, RecordType};
+use netd_tests::query::{self, Resolver};
+use netd_tests::{Backend, Daemon, Place, eventually, scenario};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn vip(netd: &Daemon, service: &str) -> Result<Ipv4Addr> {
+    let shown = netd.inspect("service", service)?;
+    Ok(shown["VIP"].as_str().context("a VIP")?.parse()?)
+}
+
+fn vip6(netd: &Daemon, service: &str) -> Result<Ipv6Addr> {
+    let shown = netd.inspect("service", service)?;
+    Ok(shown["VIP6"].as_str().context("a VIP")?.parse()?)
+}
+
+/// Who answers there: backends say their name at once to whoever asks for a page.
+fn page(from: &Place, to: SocketAddr) -> Result<String> {
+    let mut stream = from.connect(to)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let body = text.split("\r\n\r\n").nth(1).context("a body")?;
+    Ok(body.split_whitespace().next().unwrap_or_default().to_owned())
+}
+
+fn refused(from: &Place, to: SocketAddr) -> Result<()> {
+    let begun = Instant::now();
+    let error = from.connect(to).err().with_context(|| format!("{to} is served"))?;
+    ensure!(error.kind() == ErrorKind::ConnectionRefused, "{to}: {error}");
+    ensure!(begun.elapsed() < Duration::from_millis(100), "{to} was refused after {:?}", begun.elapsed());
+    Ok(())
+}
+
+fn names(from: &Place, name: &str) -> Result<BTreeSet<IpAddr>> {
+    Ok(Resolver::new(from)?.addresses(name)?.into_iter().collect())
+}
+
+fn states(netd: &Daemon, service: &str) -> Result<Vec<(String, String)>> {
+    let shown = netd.inspect("service", service)?;
+    let endpoints = shown["Endpoints"].as_array().context("endpoints")?.iter();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut states: Vec<_> =
+        endpoints.map(|endpoint| (text(&endpoint["Sandbox"]), text(&endpoint["State"]))).collect();
+    states.sort();
+    Ok(states)
+}
+
+#[test]
+fn a_service_answers_at_its_own_address_on_every_port() {
+    scenario(|lab| {
+        let host = lab.host("n1")?;
+        let netd = host.daemon()?;
+        netd.netd("network create app --ipv6")?;
+        netd.netd("network create other --ipv6")?;
+        netd.netd("service create web --network app")?;
+        let (v4, v6) = (vip(&netd, "web")?, vip6(&netd, "web")?);
+        let client = netd.create("client", "--network app")?;
+        let stranger = netd.create("stranger", "--network other")?;
+        for to in [SocketAddr::from((v4, 80)), (v6, 80).into(), (v4, 7000).into()] {
+            refused(&client, to).context("nobody answers for it yet")?;
+            refused(&host, to).context("nobody answers for it yet")?;
+        }
+
+        let one = Backend::start(&netd, "web1", "--service web")?;
+        let two = Backend::start(&netd, "web2", "--service web")?;
+        for to in [SocketAddr::from((v4, 80)), (v6, 80).into()] {
+            let mut met = BTreeSet::new();
+            for _ in 0..4 {
+                met.insert(page(&client, to)?);
+            }
+            ensure!(met == BTreeSet::from(["web1".into(), "web2".into()]), "{to} is shared out: {met:?}");
+            page(&host, to).context("from the host")?;
+            page(&one.place, to).context("from an endpoint of its own")?;
+            page(&two.place, to).context("from an endpoint of its own")?;
+            ensure!(stranger.connect(to).is_err(), "{to} is not for another network");
+        }
+        // A port that nobody has is refused by the endpoint, and the client is told at once.
+        ensure!(client.connect((v4, 81)).and_then(|mut stream| stream.read(&mut [0])).is_err());
+
+        // A server of the host's own on every address is not met at the service's.
+        let _of_host = host.listen((Ipv4Addr::UNSPECIFIED, 9000))?;
+        ensure!(client.connect((v4, 9000)).and_then(|mut stream| stream.read(&mut [0])).is_err());
+        ensure!(states(&netd, "web")? == [("web1".into(), "ready".into()), ("web2".into(), "ready".into())]);
+
+        netd.netd("sandbox rm -f web1 web2")?;
+        refused(&client, (v4, 80).into()).context("nobody answers for it any more")?;
+        netd.netd("service rm web")?;
+        ensure!(names(&client, "web").map_or(true, |found| found.is_empty()), "its name went with it");
+        ensure!(!host.look("ip addr")?.contains(&format!("{v4}/")), "its address went with it");
+        Ok(())
+    });
+}
+
+#[test]
+fn declared_ports_alone_are_served() {
+    scenario(|lab| {
+        let host = lab.host("n1")?;
+        let netd = host.daemon()?;
+        netd.netd("network create app")?;
+        netd.netd("service create web --network app --port http=8080:80 --port 7000/udp")?;
+        let web = Backend::start(&netd, "web1", "--service web")?;
+        let client = netd.create("client", "--network app")?;
+        let v4 = vip(&netd, "web")?;
+        let _of_host = host.listen((Ipv4Addr::UNSPECIFIED, 9000))?;
+        ensure!(page(&client, (v4, 8080).into())? == web.name);
+        for port in [80, 7000, 9000] {
+            refused(&client, (v4, port).into())?;
+        }
+        let socket = client.udp((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((v4, 7001))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send(b"anybody?")?;
+        ensure!(socket.recv(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused));
+
+        let srv = Resolver::new(&client)?.ask("_http._tcp.web", RecordType::SRV)?;
+        let found = srv.answers.iter().find_map(|record| match &record.data {
+            RData::SRV(srv) => Some((srv.port, srv.target.to_string())),
+            _ => None,
+        });
+        ensure!(
+            found.as_ref().is_some_and(|(port, target)| *port == 8080 && target.starts_with("web.")),
+            "{found:?}"
+        );
+        netd.netd("service update web --port-add 81:80 --port-rm 8080")?;
+        ensure!(page(&client, (v4, 81).into())? == web.name);
+        refused(&client, (v4, 8080).into())
+    });
+}
+
+#[test]
+fn names_lead_to_the_address_the_endpoints_or_another_name() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        netd.netd("network create app")?;
+        netd.netd("service create web --network app")?;
+        netd.netd("service create turns --network app --endpoint-mode dnsrr")?;
+        netd.netd("service create away --network app --external-name web.app")?;
+        let client = netd.create("client", "--network app")?;
+        let mut addresses = BTreeSet::new();
+        for name in ["web1", "web2", "turn1", "turn2"] {
+            let service = if name.starts_with("web") { "web" } else { "turns" };
+            netd.create(name, &format!("--service {service}"))?;
+            let shown = netd.inspect("sandbox", name)?;
+            let address: IpAddr = shown["NetworkSettings"]["Networks"]["app"]["IPAddress"]
+                .as_str()
+                .context("an address")?
+                .parse()?;
+            if service == "turns" {
+                addresses.insert(address);
+            }
+        }
+        let v4: IpAddr = vip(&netd, "web")?.into();
+        ensure!(names(&client, "web")? == BTreeSet::from([v4]));
+        ensure!(names(&client, "tasks.web")?.len() == 2);
+        ensure!(names(&client, "turns")? == addresses && names(&client, "tasks.turns")? == addresses);
+        let first = || Ok::<_, anyhow::Error>(Resolver::new(&client)?.addresses("turns")?[0]);
+        eventually(PATIENCE, "the answers rotate", || {
+            let (one, other) = (first()?, first()?);
+            ensure!(one != other);
+            Ok(())
+        })?;
+        let alias = Resolver::new(&client)?.ask("away", RecordType::A)?;
+        ensure!(query::addresses(&alias).contains(&v4), "{alias:?}");
+
+        netd.netd("service drain turns turn1")?;
+        ensure!(names(&client, "turns")?.len() == 1, "one that drains gets no new clients");
+        netd.netd("service drain turns turn2")?;
+        ensure!(names(&client, "turns")? == addresses, "unless nobody else is left");
+        netd.netd("service drain --undo turns turn1")?;
+        ensure!(names(&client, "turns")?.len() == 1);
+        netd.netd("sandbox rm -f turn1 turn2")?;
+        let nobody = Resolver::new(&client)?.ask("turns", RecordType::A)?;
+        ensure!(nobody.answers.is_empty(), "{nobody:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn published_ports_lead_to_endpoints_and_follow_updates() {
+    scenario(|lab| {
+        let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);
+        let netd = host.daemon()?;
+        netd.netd("network create app --ipv6")?;
+        netd.netd("service create web --network app -p 8080:80")?;
+        let web = Backend::start(&netd, "web1", "--service web")?;
+        let at = |port| [SocketAddr::from((host.v4, port)), (host.v6, port).into()];
+        for to in at(8080) {
+            ensure!(page(&outsider, to)? == web.name);
+        }
+        // What is there already is no change; what contradicts it is refused, and changes nothing.
+        netd.netd("service update web --publish-add 8080:80")?;
+        let before = netd.inspect("service", "web")?;
+        netd.try_netd("service update web --publish-add 9090:80 --publish-add 8080:20")?
+            .refused(1, "service web")?;
+        netd.try_netd("service update web --publish-add 9090:80 --publish-add 9090:20")?
+            .refused(1, "service web")?;
+        ensure!(netd.inspect("service", "web")? == before);
+        refused(&outsider, (host.v4, 9090).into())?;
+
+        netd.netd("service update web --publish-add 9090:7000 --publish-add target=80")?;
+        let shown = netd.inspect("service", "web")?;
+        ensure!(shown["Ports"].as_array().is_some_and(|ports| ports.len() == 3), "{shown}");
+        ensure!(page(&outsider, (host.v4, 8080).into())? == web.name);
+        outsider.connect((host.v4, 9090)).context("both answer")?;
+        netd.netd("service update web --publish-rm 80")?;
+        refused(&outsider, (host.v4, 8080).into())?;
+
+        // Who holds a port is told, whichever of the two came first.
+        netd.create("plain", "-p 8081:80")?;
+        netd.try_netd("service update web --publish-add 8081:80")?.refused(1, "sandbox plain")?;
+        netd.try_netd("sandbox create more -p 9090:80")?.refused(1, "service web")?;
+        let _foreign = host.listen((Ipv4Addr::UNSPECIFIED, 8082))?;
+        netd.try_netd("service create x --network app -p 8082:80")?.refused(1, "another program has it")?;
+
+        netd.netd("service rm web")?;
+        netd.netd("service create next --network app -p 8080:80 -p 9090:7000")?;
+        netd.create("next1", "--service next").map(drop)
+    });
+}
+
+#[test]
+fn a_port_in_host_mode_is_there_while_an_endpoint_is() {
+    scenario(|lab| {
+        let host = lab.host("n1")?;
+        let netd = host.daemon()?;
+        netd.netd("network create app")?;
+        netd.netd(
+            "service create web --network app -p published=8080,target=80,mode=host --endpoint-mode dnsrr",
+        )?;
+        refused(&host, (Ipv4Addr::LOCALHOST, 8080).into())?;
+        let web = Backend::start(&netd, "web1", "--service web")?;
+        ensure!(page(&host, (Ipv4Addr::LOCALHOST, 8080).into())? == web.name);
+        netd.netd("sandbox rm -f web1")?;
+        refused(&host, (Ipv4Addr::LOCALHOST, 8080).into())?;
+        netd.try_netd("sandbox create x -p 8080:80")?.refused(1, "service web").map(drop)
+    });
+}
+
+#[test]
+fn backends_outside_are_reached_at_their_own_port() {
+    scenario(|lab| {
+        let (host, outside) = (lab.host("n1")?, lab.host("outside")?);
+        let netd = host.daemon()?;
+        netd.netd("network create app")?;
+        netd_tests::traffic::serve(outside.listen((Ipv4Addr::UNSPECIFIED, 5432))?);
+        netd.netd(&format!("service create db --network app --backend {}:5432", outside.v4))?;
+        let client = netd.create("client", "--network app")?;
+        let v4 = vip(&netd, "db")?;
+        for port in [5432, 80] {
+            netd_tests::traffic::exchange(&client, (v4, port).into(), 1, 10_000, 10_000)?;
+        }
+        netd.netd(&format!("service update db --backend-rm {}:5432", outside.v4))?;
+        refused(&client, (v4, 80).into())
+    });
+}
+
+#[test]
+fn a_rolling_replacement_fails_nobody() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        netd.netd("network create app")?;
+        netd.netd("service create web --network app --drain 5s")?;
+        let mut old = vec![
+            Backend::start(&netd, "old1", "--service web")?,
+            Backend::start(&netd, "old2", "--service web")?,
+        ];
+        let client = netd.create("client", "--network app")?;
+        let to = SocketAddr::from((vip(&netd, "web")?, 80));
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (ended, from) = (std::sync::Arc::clone(&stop), client.clone());
+        let load = std::thread::spawn(move || {
+            let mut pages = 0;
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                page(&from, to).with_context(|| format!("page {pages}"))?;
+                pages += 1;
+            }
+            Ok::<_, anyhow::Error>(pages)
+        });
+        let mut new = Vec::new();
+        for name in ["new1", "new2"] {
+            new.push(Backend::start(&netd, name, "--service web")?);
+            let gone = old.remove(0);
+            netd.netd(&format!("sandbox rm {}", gone.name))?;
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let pages = load.join().map_err(|_| anyhow::anyhow!("the load panicked"))??;
+        ensure!(pages > 20, "{pages}");
+        let met: Vec<String> = states(&netd, "web")?.into_iter().map(|(name, _)| name).collect();
+        ensure!(met == ["new1", "new2"], "{met:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_endpoint_goes_when_its_connections_have_ended() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        netd.netd("network create app")?;
+        netd.netd("service create web --network app --drain 60s")?;
+        let one = Backend::start(&netd, "web1", "--service web")?;
+        let client = netd.create("client", "--network app")?;
+        let v4 = vip(&netd, "web")?;
+        let held: TcpStream = client.connect((v4, 7000))?;
+        eventually(PATIENCE, "the connection is seen", || {
+            ensure!(netd.inspect("service", "web")?["Endpoints"][0]["ActiveConnections"] == 1);
+            Ok(())
+        })?;
+        let _two = Backend::start(&netd, "web2", "--service web")?;
+        let removal = netd.place.start("netd sandbox rm web1")?;
+        eventually(PATIENCE, "it drains", || {
+            ensure!(states(&netd, "web")?[0] == ("web1".into(), "draining".into()));
+            Ok(())
+        })?;
+        for _ in 0..4 {
+            ensure!(page(&client, (v4, 80).into())? == "web2", "no new connections");
+        }
+        ensure!(removal.runs(), "it waits for the old one");
+        drop(held);
+        ensure!(removal.wait(PATIENCE)? == 0);
+        ensure!(states(&netd, "web")? == [("web2".into(), "ready".into())]);
+        drop(one);
+        Ok(())
+    });
+}
+
+#[test]
+fn services_outlive_both_processes() {
+    scenario(|lab| {
+        let host = lab.host("n1")?;
+        let netd = host.daemon()?;
+        netd.netd("network create app --ipv6")?;
+        netd.netd("service create web --network app -p 8080:80 --port 80")?;
+        let web = Backend::start(&netd, "web1", "--service web")?;
+        let client = netd.create("client", "--network app")?;
+        let (v4, v6) = (vip(&netd, "web")?, vip6(&netd, "web")?);
+        let check = |what: &str| -> Result<()> {
+            for to in [SocketAddr::from((v4, 80)), (v6, 80).into()] {
+                ensure!(page(&client, to).with_context(|| format!("{to} after {what}"))? == web.name);
+            }
+            ensure!(page(&host, (host.v4, 8080).into())? == web.name, "published, after {what}");
+            refused(&client, (v4, 81).into()).with_context(|| format!("after {what}"))
+        };
+        check("the beginning")?;
+        netd.kill()?;
+        check("the death of the control plane")?;
+        // Taken off while nobody looks, and one that nobody has asked for.
+        let device = host.look("ip -o addr")?;
+        let device =
+            device.lines().find(|line| line.contains(&format!(" {v4}/"))).context("the address is there")?;
+        let device = device.split_whitespace().nth(1).context("a device")?;
+        host.sh(&format!("ip addr del {v4}/32 dev {device}"))?;
+        let mut stray = v4.octets();
+        stray[3] ^= 1;
+        let stray = Ipv4Addr::from(stray);
+        host.sh(&format!("ip addr add {stray}/32 dev {device}"))?;
+        netd.start()?;
+        check("its return")?;
+        ensure!(!host.look("ip addr")?.contains(&format!("{stray}/")), "what no record knows is taken off");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_changes_nothing() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        netd.netd("network create app --subnet 10.9.0.0/24")?;
+        netd.netd("network create tiny --subnet 10.9.1.0/29")?;
+        netd.netd("service create web --network app --vip 10.9.0.250")?;
+        netd.netd("network create other")?;
+        netd.netd("service create alias --network other --external-name example.org")?;
+        netd.create("plain", "--network app --ip 10.9.0.9")?;
+        let before = netd.netd("service ls --format json")?.stdout;
+        for (line, says) in [
+            ("service create web --network app", "in use by service"),
+            ("service create x --network nowhere", "there is no network \"nowhere\""),
+            ("service create x --network app --vip 10.9.0.250", "held by service web"),
+            ("service create x --network app --vip 10.9.0.9", "held by sandbox plain"),
+            ("service create x --network app --vip 10.8.0.9", "outside of subnet"),
+            ("service create x --network app --vip 10.9.0.1", "the gateway"),
+            ("service create x --network app --vip fd00::1", "no IPv6 subnet"),
+            ("service create x --network tiny", "too small"),
+            ("service create x --network app --endpoint-mode dnsrr --vip 10.9.0.8", "endpoint mode vip only"),
+            ("service create x --network app --health tcp", "names no port"),
+            ("service create x --network app --health tcp:80 --health-interval 1ms", "Health.Interval"),
+            ("service create x --network app --health-rise 3", "no health check"),
+            ("service create x --network app --external-name e.org -p 80:80", "has no endpoints"),
+            ("service create x --network app --endpoint-mode dnsrr --east-west connect", "EastWest"),
+            (
+                "service create x --network app -p published=53,target=53,protocol=udp,proxy-protocol=v1",
+                "PROXY protocol",
+            ),
+            ("service create x --network app --port 80:1 --port 80:2", "contradicts"),
+            ("service update web --port-rm 80", "has no port 80/tcp"),
+            ("service update web --publish-rm 80", "does not publish"),
+            ("service update web --backend-rm 192.0.2.1:80", "has no backend"),
+            ("service update web --backend-add 10.9.0.250:80", "own address"),
+            ("service drain web nobody", "has no endpoint \"nobody\""),
+            ("service drain nothing x", "there is no service \"nothing\""),
+            ("sandbox create x --service nothing", "there is no service \"nothing\""),
+            ("sandbox create x --service alias", "has no endpoints"),
+            ("sandbox create x --service web --network none", "network mode none"),
+            ("network rm other", "has services: alias"),
+        ] {
+            netd.try_netd(line)?.refused(1, says).with_context(|| line.to_owned())?;
+        }
+        for (line, says) in [
+            ("service create x.y --network app", "'.' may not be in it"),
+            ("service create x --network app --affinity cookie", "no such affinity"),
+            ("service create x --network app --backend 192.0.2.1", "IP:PORT"),
+            ("service create x --network app --vip 10.9.0.7 --vip 10.9.0.8", "one address of a family"),
+            ("sandbox create x --service web,weight=0", "1 to 65535"),
+        ] {
+            netd.try_netd(line)?.refused(2, says).with_context(|| line.to_owned())?;
+        }
+        ensure!(netd.netd("service ls --format json")?.stdout == before, "nothing has changed");
+        // Filters, ids, several names at once, the good ones done.
+        ensure!(netd.netd("service ls -q --filter mode=external-name")?.stdout.lines().count() == 1);
+        netd.try_netd("service rm alias nobody web")?.refused(1, "nobody")?;
+        ensure!(netd.netd("service ls -q")?.stdout.is_empty());
+        netd.netd("network rm tiny").map(drop)
+    });
+}
