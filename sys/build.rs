@@ -4,7 +4,7 @@ use std::env;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-const SOURCES: [&str; 2] = ["steer", "eastwest"];
+const SOURCES: [&str; 3] = ["steer", "eastwest", "overlay"];
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-env-changed=CLANG");
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             println!(
                 "cargo::error=install clang (Debian: `apt-get install clang`, or `scripts/setup.sh build`), name it in \
                  the variable CLANG, or build with --no-default-features: without BPF, published ports are steered by \
-                 nftables, and every connection to a service goes through the relay"
+                 nftables, every connection to a service goes through the relay, and overlay traffic through bridges"
             );
             return ExitCode::FAILURE;
         }

@@ -1,5 +1,5 @@
-//! BPF: the program that leads connections and datagrams for chosen ports to chosen sockets (`sk_lookup`), and those that
-//! put a backend's address in the place of a service's ([`eastwest`]). `build.rs` compiles them from `bpf/`, and here they
+//! BPF: the program that leads connections and datagrams for chosen ports to chosen sockets (`sk_lookup`), those that put
+//! a backend's address in the place of a service's ([`eastwest`]), and those that lead packets past a bridge ([`overlay`]). `build.rs` compiles them from `bpf/`, and here they
 //! are loaded. aya-obj reads the object files; the few system calls are our own.
 //!
 //! Nothing is pinned in a file system: maps live as long as the program, the program as long as its link, and the link
@@ -12,6 +12,7 @@ pub mod eastwest;
 mod load;
 #[cfg(feature = "bpf")]
 mod object;
+pub mod overlay;
 #[cfg(not(feature = "bpf"))]
 mod without;
 

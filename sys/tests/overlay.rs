@@ -3,10 +3,11 @@
 mod lab;
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use lab::{attempt, machine, run};
+use netd_sys::bpf::overlay::{self, Shortcut, Station};
 use netd_sys::netlink::addr::{self, Addr};
 use netd_sys::netlink::link::{self, Bridge, Peer, Port, Veth};
 use netd_sys::netlink::neigh::{self, Neighbour};
@@ -113,8 +114,12 @@ fn forwarding_entries_are_set_listed_and_removed_repeatedly() {
         let permanent = |mac| Neighbour { link: bridge, address: ip("10.9.0.7"), mac, permanent: true };
         rtnl.transact(vec![neigh::replace(&permanent(first)), neigh::replace(&permanent(second))])
             .expect("neighbour");
-        assert_eq!(rtnl.neighbours_of(bridge).expect("list"), [permanent(second)]);
-        assert_eq!(rtnl.neighbours_of(port).expect("list"), []);
+        // The kernel has entries of its own, for multicast.
+        let mut set = |link| {
+            let found = rtnl.neighbours_of(link).expect("list");
+            found.into_iter().filter(|neighbour| neighbour.permanent).collect::<Vec<_>>()
+        };
+        assert_eq!((set(bridge), set(port)), (vec![permanent(second)], vec![]));
     });
 }
 
@@ -167,6 +172,90 @@ fn wire(v6: bool) {
         let length = if v6 { "64 nodad" } else { "24" };
         run(&format!("ip -n {name} addr add {address}/{length} dev {device}"));
     }
+}
+
+/// How many frames the rules of the host's bridge have seen.
+fn bridged(host: &str) -> u64 {
+    let shown = run(&format!("ip netns exec {host} nft list chain bridge seen frames"));
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "packets").expect("a counter");
+    words[at + 1].parse().expect("a number")
+}
+
+/// Has a host's tunnel and port take the short way, for as long as what is returned is open.
+fn shorten(host: &str, own: usize, other: usize) -> (Shortcut, Vec<OwnedFd>) {
+    let home = Netns::open(Path::new(&format!("/run/netns/{host}"))).expect("host");
+    let join = || {
+        let mut rtnl = Rtnl::open().expect("open");
+        let mut index = |name: &str| rtnl.link(name).expect("look up").expect("exists").index;
+        let (port, tunnel) = (index("nv1"), index("nx1"));
+        let shortcut = Shortcut::open().expect("loaded");
+        let v4 = format!("10.9.0.{}", own + 2).parse().expect("address");
+        let v6 = format!("fd09::{}", own + 2).parse().expect("address");
+        let spec = overlay::Port { network: tunnel, mac: MACS[own], v4: Some(v4), v6: Some(v6) };
+        let joined = vec![
+            shortcut.join_tunnel(tunnel).expect("tunnel"),
+            shortcut.join_port(port, &spec).expect("port"),
+        ];
+        shortcut.put(tunnel, MACS[own], Station::Here(port)).expect("here");
+        shortcut.put(tunnel, MACS[other], Station::There).expect("there");
+        (shortcut, joined)
+    };
+    home.run(join).expect("enter")
+}
+
+#[test]
+fn own_traffic_goes_past_the_bridge_and_all_else_meets_it() {
+    machine(|| {
+        wire(false);
+        host("one", 0, 1, ("192.0.2.1", "192.0.2.2"));
+        host("two", 1, 0, ("192.0.2.2", "192.0.2.1"));
+        for host in ["one", "two"] {
+            run(&format!("ip netns exec {host} nft add table bridge seen"));
+            run(&format!(
+                "ip netns exec {host} nft 'add chain bridge seen frames {{ type filter hook prerouting priority 0; }}'"
+            ));
+            run(&format!("ip netns exec {host} nft add rule bridge seen frames ether type ip counter"));
+        }
+        let ping = |extra: &str, to: &str| {
+            attempt(&format!("ip netns exec one-box ping -q -c2 -i0.2 -W1 {extra} {to}"))
+        };
+        assert!(ping("", "10.9.0.3").status.success());
+        let both = || (bridged("one"), bridged("two"));
+        assert!(both().0 >= 4 && both().1 >= 4, "the bridge sees both ways");
+
+        let ends = [shorten("one", 0, 1), shorten("two", 1, 0)];
+        let before = both();
+        assert!(ping("", "10.9.0.3").status.success());
+        assert!(ping("-s 1402 -M do", "10.9.0.3").status.success());
+        assert_eq!(both(), before, "neither bridge is on the way");
+        let talk = "ip netns exec two-box socat -u TCP6-LISTEN:9,reuseaddr STDOUT | wc -c > /run/got & \
+                    for n in $(seq 50); do head -c 3000000 /dev/zero | ip netns exec one-box socat -u STDIN \
+                    TCP6:[fd09::3]:9 && break; sleep 0.1; done; wait; cat /run/got";
+        assert_eq!(run(talk).trim(), "3000000", "packets to be cut up, and IPv6");
+
+        // What the bridge's rules have to judge: another's address, and what is for everybody.
+        run("ip -n one-box addr add 10.9.0.66/24 dev eth0");
+        for (extra, to) in [("-I 10.9.0.66", "10.9.0.3"), ("-b", "10.9.0.255")] {
+            let before = bridged("one");
+            ping(extra, to);
+            assert!(bridged("one") > before, "{extra} {to}");
+        }
+        // A port that is forgotten, and programs that nobody holds.
+        let before = both();
+        ends[1].0.remove(index_of("two", "nx1"), MACS[1]).expect("removed");
+        assert!(ping("", "10.9.0.3").status.success());
+        assert!(both().1 > before.1 && both().0 == before.0);
+        drop(ends);
+        let before = bridged("one");
+        assert!(ping("", "10.9.0.3").status.success());
+        assert!(bridged("one") > before, "it is as before");
+    });
+}
+
+fn index_of(host: &str, name: &str) -> u32 {
+    let home = Netns::open(Path::new(&format!("/run/netns/{host}"))).expect("host");
+    Rtnl::open_in(&home).expect("open").link(name).expect("look up").expect("exists").index
 }
 
 #[test]

@@ -214,12 +214,21 @@ pub(super) fn kernel_name(text: &str) -> [u8; 16] {
 
 /// Puts the program in force in a network namespace or a cgroup, for as long as the link is open.
 pub(super) fn link(program: BorrowedFd<'_>, kind: Kind, target: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let new =
-        NewLink { program: number(program), target: number(target), attach_type: kind.attach, flags: 0 };
+    link_to(program, kind, number(target))
+}
+
+fn link_to(program: BorrowedFd<'_>, kind: Kind, target: u32) -> io::Result<OwnedFd> {
+    let new = NewLink { program: number(program), target, attach_type: kind.attach, flags: 0 };
     // SAFETY: the attributes hold no pointers.
     let fd = unsafe { call(LINK_CREATE, &new) }?;
     // SAFETY: the kernel has just made this descriptor (close-on-exec) for us, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts the program in force on a link of the calling thread's namespace, by its index, for as long as what is returned
+/// is open and the link is there.
+pub(super) fn link_to_device(program: BorrowedFd<'_>, kind: Kind, index: u32) -> io::Result<OwnedFd> {
+    link_to(program, kind, index)
 }
 
 fn number(fd: BorrowedFd<'_>) -> u32 {
