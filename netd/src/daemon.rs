@@ -193,6 +193,7 @@ async fn start_watches(app: &Arc<App>) -> Result<()> {
         let ways =
             Monitor::open(&[Group::Links, Group::Routes]).context("cannot watch the ways to other nodes")?;
         tokio::task::spawn_local(watch::underlay(Arc::clone(app), ways));
+        tokio::task::spawn_local(watch::probe(Arc::clone(app)));
     }
     tokio::task::spawn_local(watch::resolv_conf(Arc::clone(app)));
     tokio::task::spawn_local(watch::guests(Arc::clone(app)));

@@ -10,6 +10,7 @@ mod devices;
 mod features;
 mod firewall;
 mod mtu;
+mod nodes;
 mod steering;
 mod sysctls;
 
@@ -46,6 +47,10 @@ pub(crate) fn examine(world: &mut World) -> Vec<Check> {
         Ok((hooked, passages)) => firewall::examine(world.model(), &hooked, &passages, &bridge_filters()),
         Err(error) => vec![unreadable("firewall", &error)],
     });
+    if let Some(underlay) = world.kernel.underlay() {
+        let reached: Vec<_> = world.kernel.reach().collect();
+        checks.extend(nodes::examine(underlay, &reached, world.kernel.checksums_are_wrong()));
+    }
     checks.push(clashes::legacy_rules());
     checks.extend(clashes::ports(&world.reconcile.unserved(), world.model()));
     checks.extend(clashes::resolver(world.model()));

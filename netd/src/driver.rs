@@ -5,6 +5,7 @@ mod background;
 mod bridge;
 mod offload;
 mod overlay;
+mod probe;
 mod reaper;
 mod shape;
 mod underlay;
@@ -27,6 +28,7 @@ pub(crate) use background::Background;
 pub(crate) use bridge::mac_for;
 pub(crate) use offload::WaysOut;
 pub(crate) use overlay::Vtep;
+pub(crate) use probe::{Outcome, Reach, Target, Trial, answer};
 pub(crate) use reaper::Reaper;
 pub(crate) use shape::device as shaping_device;
 pub(crate) use underlay::Underlay;
@@ -46,7 +48,9 @@ pub(crate) struct Kernel {
     pub vtep: Option<Vtep>,
     /// A device on the way to other nodes gets the checksums inside of tunnels wrong.
     checksums_in_software: bool,
+    found: probe::Found,
     present: overlay::AllPresent,
+    shortcuts: overlay::Shortcuts,
     /// As they were when last looked at.
     out: WaysOut,
     underlay: Option<Underlay>,
@@ -68,7 +72,9 @@ impl Kernel {
             vtep: None,
             underlay: None,
             checksums_in_software: false,
+            found: probe::Found::default(),
             present: overlay::AllPresent::default(),
+            shortcuts: overlay::Shortcuts::default(),
             host: Netns::current()?,
             rtnl,
             reaper: Reaper::start()?,
@@ -126,6 +132,11 @@ impl Kernel {
         told("follow neighbours", &network.bridge, || overlay::follow(self, network, entries))
     }
 
+    /// For an endpoint that is attached, by this control plane or an earlier one: the way past the bridge.
+    pub(crate) fn shorten(&mut self, network: &Network, endpoint: &Endpoint) -> Result<(), KernelError> {
+        overlay::shorten(self, network, endpoint)
+    }
+
     /// The same from scratch: what the kernel has is read and put right.
     pub(crate) fn sync_neighbours(&mut self, network: &Network, known: &Known) -> Result<(), KernelError> {
         told("set right the neighbours", &network.bridge, || overlay::sync(self, network, known))
@@ -141,8 +152,13 @@ impl Kernel {
         gateways: Gateways,
     ) -> Result<u32, KernelError> {
         match network.driver {
-            Driver::Bridge | Driver::Overlay { .. } => told("attach", &endpoint.host_link, || {
+            Driver::Bridge => told("attach", &endpoint.host_link, || {
                 bridge::attach(self, network, endpoint, netns, gateways)
+            }),
+            Driver::Overlay { .. } => told("attach", &endpoint.host_link, || {
+                let index = bridge::attach(self, network, endpoint, netns, gateways)?;
+                overlay::shorten(self, network, endpoint)?;
+                Ok(index)
             }),
         }
     }
@@ -189,6 +205,7 @@ impl Kernel {
 
     /// Cuts the endpoint off at once and has it deleted in the background. Total and repeatable.
     pub(crate) fn detach(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
+        self.shortcuts.leave(&endpoint.host_link);
         told("detach", &endpoint.host_link, || {
             let device = shape::device(endpoint).map_or(Ok(()), |device| bridge::cut(self, &device));
             bridge::cut(self, &endpoint.host_link).and(device)

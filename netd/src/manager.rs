@@ -25,15 +25,15 @@ mod wire;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use rand::Rng as _;
 
 use crate::bus::{Bus, Event};
 use crate::config::Config;
 use crate::dataplane::{Session, SocketKey, SocketUse, Sockets};
-use crate::driver::{Kernel, WaysOut};
-use crate::error::Result;
+use crate::driver::{Kernel, Outcome, Trial, WaysOut};
+use crate::error::{Chain, Result};
 use crate::ipam::{Holder, IpamError, Leases, Pools};
 use crate::model::{Id, LeaseHolder, Model, Network, Scope};
 use crate::ports::Ports;
@@ -60,10 +60,11 @@ pub(crate) use service::{
 pub(crate) use update::{endpoint as update_endpoint, network as update_network};
 
 pub(crate) mod show {
-    pub(crate) use super::service::{connections, show_one as service};
-
-    pub(crate) use super::inspect::{endpoint, network, networks, port_map, pseudo, sandbox, views};
+    pub(crate) use super::inspect::{
+        endpoint, network, network_here, networks, port_map, pseudo, sandbox, views,
+    };
     pub(crate) use super::node::{node, nodes};
+    pub(crate) use super::service::{connections, show_one as service};
 }
 
 /// Everything the engine's thread owns.
@@ -163,6 +164,17 @@ impl World {
     /// Other devices may lead out of the host: the sizes of packets go with what all of them take.
     pub(crate) fn follow_ways_out(&mut self) -> Result<WaysOut> {
         Ok(self.kernel.follow_ways_out(self.books.model())?)
+    }
+
+    /// What is to be tried of the ways to other nodes, and this node's number.
+    pub(crate) fn trial(&mut self, now: Instant) -> Result<Option<(u16, Trial)>> {
+        overlay::trial(self, now)
+    }
+
+    pub(crate) fn tried(&mut self, outcome: &Outcome, now: Instant) {
+        if let Err(error) = self.kernel.tried(outcome, now) {
+            tracing::error!(error = %Chain(&error), "cannot fill in checksums before the device does");
+        }
     }
 
     /// The ways to other nodes may carry more or less. Gives the devices they lead by.

@@ -4,6 +4,7 @@
 mod cluster;
 mod docker;
 mod guests;
+mod probe;
 mod spool;
 mod underlay;
 
@@ -26,6 +27,7 @@ use crate::server::App;
 pub(crate) use cluster::cluster;
 pub(crate) use docker::docker;
 pub(crate) use guests::guests;
+pub(crate) use probe::probe;
 pub(crate) use spool::spool;
 pub(crate) use underlay::underlay;
 

@@ -4,6 +4,8 @@
 //! Nothing is learned and nothing is flooded between nodes: where other nodes' endpoints are stands in forwarding and
 //! neighbour entries, from which the bridge also answers ARP and neighbour discovery. What is for nobody known is dropped.
 
+mod shortcut;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use super::{GROUP, Kernel, bridge};
 use crate::error::Chain;
 use crate::model::{Driver, Endpoint, Id, Model, Network, Sandbox, SandboxKey};
 use crate::tables::{Known, Mac, NeighbourEntry};
+pub(super) use shortcut::Shortcuts;
 
 /// This node's end of all tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +68,14 @@ pub(super) fn ensure(kernel: &mut Kernel, network: &Network) -> Result<(), Kerne
             unfragmented: false,
         }));
     }
-    let quiet = Port { learning: Some(false), flood: Some(false), answer_for: Some(true), ..Port::default() };
+    let quiet = Port {
+        learning: Some(false),
+        flood: Some(false),
+        answer_for: Some(true),
+        // As all ports are, where sandboxes reach the gateway only.
+        isolated: Some(!network.options.icc),
+        ..Port::default()
+    };
     ops.push(link::port(&*name, quiet));
     ops.extend([link::mtu(&*name, mtu), link::mtu(&*network.bridge, mtu)]);
     ops.extend([link::no_link_local(&*name), link::up(&*name)]);
@@ -74,13 +84,15 @@ pub(super) fn ensure(kernel: &mut Kernel, network: &Network) -> Result<(), Kerne
     if kernel.checksums_in_software {
         netd_sys::offload::set_checksums(&name, false)?;
     }
-    kernel.present.insert(network.id.clone(), Present { bridge: master, tunnel });
+    kernel.shortcuts.tunnel(network, tunnel);
+    kernel.present.insert(Arc::clone(&network.id), Present { bridge: master, tunnel });
     Ok(())
 }
 
 /// Its endpoints are gone, or go with it.
 pub(super) fn remove(kernel: &mut Kernel, network: &Network) -> Result<(), KernelError> {
     kernel.present.remove(&network.id);
+    kernel.shortcuts.forget_tunnel(&network.id);
     let name = network.tunnel();
     let ours = kernel.rtnl.link(&*name)?.is_some_and(|link| link.group == GROUP);
     let tunnel = if ours { kernel.rtnl.transact(vec![link::delete(&*name).forgiving(GONE)]) } else { Ok(()) };
@@ -105,7 +117,13 @@ pub(super) fn follow(
         NeighbourEntry::Mac(address, None) => forget(at.bridge, address),
     });
     let ops = ops.collect();
-    kernel.rtnl.transact(ops)
+    kernel.rtnl.transact(ops)?;
+    for entry in entries {
+        if let NeighbourEntry::Vtep(mac, vtep) = entry {
+            kernel.shortcuts.far(&network.id, *mac, vtep.is_some_and(|vtep| Some(vtep.is_ipv4()) == family));
+        }
+    }
+    Ok(())
 }
 
 /// Reads what the kernel knows and makes it this: what is missing is added, what is different set right, what is there
@@ -125,7 +143,7 @@ pub(super) fn sync(kernel: &mut Kernel, network: &Network, known: &Known) -> Res
     let mut ops = Vec::new();
     let extra = of_bridge.iter().chain(of_tunnel.keys()).filter(|mac| {
         let several = of_tunnel.get(*mac).is_some_and(|remotes| remotes.len() > 1);
-        several || !vteps().any(|(wanted, _)| wanted == *mac)
+        several || !known.vteps.get(*mac).is_some_and(|vtep| Some(vtep.is_ipv4()) == family)
     });
     ops.extend(extra.map(|mac| fdb::no_remote(at.tunnel, *mac)));
     let right = |mac: &Mac, vtep: &IpAddr| {
@@ -147,7 +165,21 @@ pub(super) fn sync(kernel: &mut Kernel, network: &Network, known: &Known) -> Res
     if !ops.is_empty() {
         tracing::debug!(network = %network.name, changes = ops.len(), "putting the neighbours of an overlay right");
     }
-    kernel.rtnl.transact(ops)
+    kernel.rtnl.transact(ops)?;
+    kernel.shortcuts.far_only(&network.id, &vteps().map(|(mac, _)| *mac).collect());
+    Ok(())
+}
+
+/// Lets the endpoint's packets pass the bridge by, if its port is there.
+pub(super) fn shorten(
+    kernel: &mut Kernel,
+    network: &Network,
+    endpoint: &Endpoint,
+) -> Result<(), KernelError> {
+    if let Some(port) = kernel.rtnl.link(&*endpoint.host_link)? {
+        kernel.shortcuts.join(network, endpoint, port.index);
+    }
+    Ok(())
 }
 
 /// Gives the links of every network that is present the size that the ways to other nodes allow.
@@ -223,4 +255,4 @@ fn forget(link: u32, address: IpAddr) -> Op<'static> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -15,6 +15,8 @@ const OVER_V4: u32 = 50;
 const OVER_V6: u32 = 70;
 /// Where nothing is known of the way.
 const USUAL: u32 = 1500;
+/// What IPv6 has every link carry.
+pub(super) const LEAST: u32 = 1280;
 
 /// The narrowest place between this node and the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,11 @@ impl Underlay {
         links.sort_unstable();
         links.dedup();
         Self { mtu, narrowest, links, overhead }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn usual(vtep: IpAddr) -> Self {
+        Self::of(vtep, &[], &[], &[])
     }
 
     /// The largest packet that fits.

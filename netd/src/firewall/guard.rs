@@ -182,8 +182,9 @@ fn icmpv6() -> Chain {
         goto(vec![kind(NEIGHBOUR_ADVERTISEMENT)], "advertisement"),
         drop_as(vec![kind(ROUTER_ADVERTISEMENT)], ROUTER),
         drop_as(vec![kind(REDIRECT)], ROUTER),
-        // Nobody advertises here, and the question, too, would tell the gateway a MAC address.
-        drop_as(vec![kind(ROUTER_SOLICITATION)], ROUTER),
+        // Every device asks when it comes up, so it is not counted. Nobody advertises here, and the question tells the
+        // gateway a MAC address.
+        Rule::new(vec![kind(ROUTER_SOLICITATION), Part::Verdict(Verdict::Drop)]),
         accept(vec![from_nobody(), kind(LISTENER_REPORT)]),
         accept(vec![port_has(Field::Ip6(End::Source), ADDRESSES_V6)]),
         drop_as(vec![], FORGED_ADDRESS),

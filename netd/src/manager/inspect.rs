@@ -86,6 +86,11 @@ pub(crate) fn network(network: &Network, model: Option<&Model>) -> api::Network 
     }
 }
 
+/// With what this node's kernel has of it.
+pub(crate) fn network_here(record: &Network, world: &World) -> api::Network {
+    api::Network { mtu: Some(world.kernel.mtu(record)), ..network(record, Some(world.model())) }
+}
+
 fn containers(network: &Network, model: &Model) -> BTreeMap<String, NetworkContainer> {
     let mut containers = BTreeMap::new();
     for sandbox in model.sandboxes.by(&SandboxKey::On(Arc::clone(&network.id))) {

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use netd_api::ApiError;
 
 use super::World;
+use crate::driver::{Target, Trial};
 use crate::error::{Chain, Result};
 use crate::model::{Change, Driver, Id, Model, Network, SandboxKey};
 use crate::tables::NeighbourEntry;
@@ -32,6 +34,13 @@ pub(super) fn make(world: &mut World, network: &Network) -> Result<()> {
     let made = made.and_then(|()| world.kernel.sync_neighbours(network, &known));
     let vips = world.model().vips_on(&network.id);
     let made = made.and_then(|()| world.kernel.sync_vips(network, &vips));
+    for sandbox in world.books.model().sandboxes.by(&SandboxKey::On(Arc::clone(&network.id))) {
+        for endpoint in sandbox.endpoints.iter().filter(|endpoint| endpoint.network == network.id) {
+            if let Err(error) = world.kernel.shorten(network, endpoint) {
+                tracing::warn!(sandbox = %sandbox.name, error = %Chain(&error), "its packets go by the bridge");
+            }
+        }
+    }
     if made.is_err() && !is_used(world.model(), network) {
         // What of it came about would be there with no endpoint to take it along.
         if let Err(error) = world.kernel.remove_network(network) {
@@ -81,6 +90,25 @@ pub(super) fn follow_underlay(world: &mut World) {
     if let Err(error) = world.kernel.resize_overlays(world.books.model()) {
         tracing::warn!(error = %Chain(&error), "cannot follow the ways to other nodes");
     }
+}
+
+/// Nothing while this node or the others are not known by number.
+pub(super) fn trial(world: &mut World, now: Instant) -> Result<Option<(u16, Trial)>> {
+    let own = world.config.node.clone();
+    let model = world.model();
+    let number = |node: &str| model.members.get(node).map(|member| member.number);
+    let Some(own_number) = number(&own) else { return Ok(None) };
+    let others = model.nodes.values().filter(|node| *node.name != *own);
+    let targets: Vec<Target> = others
+        .filter_map(|node| {
+            let number = number(&node.name)?;
+            Some(Target { node: Arc::clone(&node.name), number, vtep: node.vtep, since: node.since })
+        })
+        .collect();
+    if targets.is_empty() {
+        return Ok(None);
+    }
+    Ok(world.kernel.trial(own_number, targets, now)?.map(|trial| (own_number, trial)))
 }
 
 fn look_at_underlay(world: &mut World) -> Result<()> {

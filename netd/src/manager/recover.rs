@@ -271,6 +271,9 @@ pub(crate) fn down(world: &mut World, purge: bool) -> Vec<String> {
             errors.push(error.to_string());
         }
     }
+    if let Err(error) = world.kernel.remove_probe() {
+        errors.push(Chain(&error).to_string());
+    }
     if let Err(error) = world.reconcile.remove_firewall() {
         errors.push(error.to_string());
     }

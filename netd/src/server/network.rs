@@ -34,7 +34,7 @@ pub(super) fn routes(router: &mut Router) {
     });
     router.on(Inspect, async |app, params, _| {
         app.call(move |world| match manager::find_network(world.model(), &params.name) {
-            Ok(network) => Ok(show::network(&network, Some(world.model()))),
+            Ok(network) => Ok(show::network_here(&network, world)),
             Err(error) => show::pseudo(&params.name).ok_or(error),
         })
         .await

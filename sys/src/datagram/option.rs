@@ -6,6 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+const UDP_NO_CHECK6_TX: libc::c_int = 101;
+const UDP_NO_CHECK6_RX: libc::c_int = 102;
+
 /// What [`enlarge_buffers`] asks for: a burst of 64 full trains.
 pub const BUFFER_BYTES: usize = 4 << 20;
 
@@ -30,6 +33,16 @@ pub fn receive_local_port(socket: impl AsFd) -> io::Result<()> {
         Domain::IPV6 => set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVORIGDSTADDR, 1),
         _ => set(socket, libc::IPPROTO_IP, libc::IP_RECVORIGDSTADDR, 1),
     }
+}
+
+/// Has datagrams of IPv6 leave without a checksum.
+pub fn without_checksums_out(socket: impl AsFd) -> io::Result<()> {
+    set(socket.as_fd(), libc::SOL_UDP, UDP_NO_CHECK6_TX, 1)
+}
+
+/// Takes datagrams of IPv6 that have none.
+pub fn without_checksums_in(socket: impl AsFd) -> io::Result<()> {
+    set(socket.as_fd(), libc::SOL_UDP, UDP_NO_CHECK6_RX, 1)
 }
 
 /// Asks for [`BUFFER_BYTES`] both ways: past the system's limit where this process may, up to it otherwise. Buffers
