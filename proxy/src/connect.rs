@@ -189,7 +189,9 @@ impl Search {
             _ if socket::no_descriptors(error) => Failure::Limit,
             _ => Failure::Unreachable,
         };
-        self.blame(account, kit);
+        if self.last != Failure::Limit {
+            self.blame(account, kit);
+        }
     }
 
     pub(crate) fn timed_out(&mut self, account: &Account, kit: &mut Kit) {
@@ -201,8 +203,7 @@ impl Search {
 
     /// Holds the failure against the backend that was tried, when it has no other address to be tried.
     fn blame(&self, account: &Account, kit: &mut Kit) {
-        let is_its_fault = self.other_family.is_none() && self.last != Failure::Limit;
-        if let Some(backend) = self.current.as_ref().filter(|_| is_its_fault) {
+        if let Some(backend) = self.current.as_ref().filter(|_| self.other_family.is_none()) {
             account.listener.service.failed(&self.pool, backend, self.last, &ask(account, &[], kit));
         }
     }

@@ -42,6 +42,8 @@ fn weigh(failure: Failure, door: Door, is_remote: bool) -> Option<(Door, u64)> {
         Failure::Unreachable => Some((Door::WHOLE, EJECTED_AT)),
         Failure::Timeout if is_remote => Some((Door::WHOLE, EJECTED_AT)),
         Failure::Timeout => Some((Door::WHOLE, 1)),
+        // Its node has no such backend any more, or no room; the tables will say so, if they can.
+        Failure::NoBackend | Failure::Limit if is_remote => Some((Door::WHOLE, EJECTED_AT)),
         Failure::NoBackend | Failure::Limit | Failure::Reset => None,
     }
 }

@@ -31,8 +31,10 @@ fn silence_takes_two_here_and_one_of_another_node() {
     assert!(!ejection.is_out(WEB, 10));
     assert!(ejection.failed(attempt(Failure::Timeout, 20), || true));
     assert!(ejection.is_out(OTHER, 20), "silence is of all ports");
-    let remote = Ejection::default();
-    assert!(remote.failed(Failed { is_remote: true, ..attempt(Failure::Timeout, 10) }, || true));
+    for failure in [Failure::Timeout, Failure::NoBackend, Failure::Limit] {
+        let remote = Ejection::default();
+        assert!(remote.failed(Failed { is_remote: true, ..attempt(failure, 10) }, || true));
+    }
 }
 
 #[test]
