@@ -43,7 +43,6 @@ pub(crate) struct Config {
     pub dataplane: DataPlane,
     /// Where Docker finds its plugin, if it is to find one.
     pub docker: Option<PathBuf>,
-    #[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
     /// Set: the store has a part that many nodes share.
     pub cluster: Option<Cluster>,
 }

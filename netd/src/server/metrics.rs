@@ -48,6 +48,7 @@ pub(crate) struct Metrics {
     revision: Gauge,
     served: Gauge,
     restarts: Counter,
+    reconnects: Counter,
     repairs: Counter,
     dropped: Family<Dropped, Counter>,
 }
@@ -70,6 +71,7 @@ impl Metrics {
         );
         let (revision, served) = (Gauge::default(), Gauge::default());
         let (restarts, repairs) = (Counter::default(), Counter::default());
+        let reconnects = Counter::default();
         registry.register("api_requests", "Requests by verb and outcome", requests.clone());
         registry.register("api_request_seconds", "How long a verb took, by outcome", seconds.clone());
         registry.register("store_revision", "The store's counter of commits", revision.clone());
@@ -77,6 +79,11 @@ impl Metrics {
             "dataplane_restarts",
             "Data planes started in the place of one that ended",
             restarts.clone(),
+        );
+        registry.register(
+            "cluster_store_reconnects",
+            "Times the connection to the cluster's store was made again",
+            reconnects.clone(),
         );
         registry.register("nftables_repairs", "Times the firewall table was put back", repairs.clone());
         let dropped = Family::default();
@@ -104,6 +111,7 @@ impl Metrics {
             revision,
             served,
             restarts,
+            reconnects,
             repairs,
             dropped,
         }
@@ -146,6 +154,8 @@ impl Metrics {
         for (gauge, value) in &self.counts {
             gauge.set(signed(value(&counts)));
         }
+        let reconnects = cluster.map_or(0, |cluster| cluster.reconnects);
+        self.reconnects.inc_by(reconnects.saturating_sub(self.reconnects.get()));
         self.revision.set(signed(revision));
         self.restarts.inc_by(restarts.saturating_sub(self.restarts.get()));
         if let Some(stats) = stats {

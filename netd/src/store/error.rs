@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use super::{Key, Revision};
 
-#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("another netd{} uses the state directory {}; stop it, or give this one its own --state-dir", owner(*pid), directory.display())]
@@ -29,7 +28,6 @@ pub(crate) enum StoreError {
     Unavailable { endpoints: String, cause: String },
 }
 
-#[allow(dead_code, reason = "opened by the manager, once that has a place for what nodes share")]
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommitError {
     /// Somebody else was faster: read again and decide again.

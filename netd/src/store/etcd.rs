@@ -35,7 +35,6 @@ pub(super) use copy::{decode as decode_copy, encode as encode_copy, framed as fr
 use driver::{Driver, Request, Wish};
 use lease::Lease;
 pub(crate) use settings::{EtcdSettings, HostPort, Identity, Login, Tls, read as read_small};
-pub(crate) use shared::Health;
 use shared::Shared;
 pub(crate) use wake::Wake;
 use wake::Waker;
@@ -75,10 +74,6 @@ impl Etcd {
             source,
         })?;
         Ok(Self { shared, requests: Some(requests), thread: Some(thread), timeout, endpoints })
-    }
-
-    pub(crate) fn health(&self) -> Health {
-        self.shared.health()
     }
 
     fn unavailable(&self, cause: String) -> StoreError {
@@ -156,17 +151,7 @@ impl SharedStore for Etcd {
     }
 
     fn condition(&self) -> Condition {
-        let health = self.health();
-        Condition {
-            connected: health.connected,
-            since: health.since,
-            cause: health.last_error.filter(|_| !health.connected).map(Into::into),
-            endpoint: health.endpoint.map(Into::into),
-            reconnects: health.reconnects,
-            told: health.revision,
-            keys: health.keys,
-            life: health.lease.and_then(|id| u64::try_from(id).ok()).unwrap_or(0),
-        }
+        self.shared.condition()
     }
 }
 

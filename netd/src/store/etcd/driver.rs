@@ -180,7 +180,7 @@ impl Driver {
         let mut watching = client.clone();
         tokio::select! {
             failure = sync::follow(following, &mut watching, &self.shared, &self.waker) => End::Lost(failure),
-            failure = lease::keep(client.clone(), id, lease.ttl(), &self.shared) => End::Lost(failure),
+            failure = lease::keep(client.clone(), id, lease.ttl()) => End::Lost(failure),
             end = self.answer(client, id, requests) => end,
         }
     }

@@ -11,7 +11,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::client::{Client, Failure, answer};
-use super::shared::Shared;
 use super::wire::{LeaseGrantRequest, LeaseGrantResponse, LeaseRequest, LeaseResponse, LeaseRevokeResponse};
 
 const FILE: &str = "cluster.lease";
@@ -104,7 +103,7 @@ pub(super) async fn revoke(client: &mut Client, id: i64) -> Result<(), Failure> 
 
 /// Until the lease or the connection is lost; returns which. Three times in its life it is asked to go on, and an
 /// answer is due while there is time to ask another member.
-pub(super) async fn keep(mut client: Client, id: i64, ttl: Duration, shared: &Shared) -> Failure {
+pub(super) async fn keep(mut client: Client, id: i64, ttl: Duration) -> Failure {
     let pace = ttl / 3;
     let patience = client.timeout.min(ttl / 2);
     let (sender, questions) = mpsc::channel(1);
@@ -119,7 +118,7 @@ pub(super) async fn keep(mut client: Client, id: i64, ttl: Duration, shared: &Sh
     };
     loop {
         match timeout(patience, answer(&mut answers)).await {
-            Ok(Ok(LeaseResponse { ttl: 1.., .. })) => shared.lock().heard(),
+            Ok(Ok(LeaseResponse { ttl: 1.., .. })) => {}
             Ok(Ok(_)) => return Failure::NoLease,
             Ok(Err(failure)) => return failure,
             Err(_) => return Failure::Lost(format!("no answer to a keepalive within {patience:?}")),

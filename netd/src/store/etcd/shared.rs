@@ -1,34 +1,14 @@
 //! What the store's thread and its callers both look at: the mirror, its readers, and how the connection is.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
 use super::super::watch::{Watch, Watchers};
-use super::super::{Batch, KeyChange, Revision};
+use super::super::{Batch, Condition, KeyChange, Revision};
 use super::mirror::Mirror;
 use super::sync::Loaded;
-
-/// How it is with etcd.
-#[derive(Clone, Debug)]
-pub(crate) struct Health {
-    pub connected: bool,
-    /// Whom we speak to, or spoke to last.
-    pub endpoint: Option<String>,
-    /// Since when it is as it is.
-    pub since: SystemTime,
-    /// When etcd last proved to be there.
-    pub heard: Option<Instant>,
-    pub last_error: Option<String>,
-    /// Up to where the watch has told.
-    pub revision: Revision,
-    pub keys: usize,
-    /// Connections made after the first.
-    pub reconnects: u64,
-    /// What leased keys are bound to.
-    pub lease: Option<i64>,
-}
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -45,7 +25,11 @@ pub(super) struct State {
     phase: Phase,
     /// The mirror has been etcd's own since this process began.
     heard_from: bool,
-    health: Health,
+    endpoint: Option<Arc<str>>,
+    since: SystemTime,
+    last_error: Option<Arc<str>>,
+    reconnects: u64,
+    lease: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,19 +46,17 @@ enum Phase {
 impl Shared {
     /// Begins with what the copy on the disk says.
     pub(super) fn new(mirror: Mirror) -> Self {
-        let health = Health {
-            connected: false,
+        let state = State {
+            mirror,
+            watchers: Watchers::default(),
+            phase: Phase::Trying,
+            heard_from: false,
             endpoint: None,
             since: SystemTime::now(),
-            heard: None,
             last_error: None,
-            revision: 0,
-            keys: 0,
             reconnects: 0,
-            lease: None,
+            lease: 0,
         };
-        let (watchers, phase) = (Watchers::default(), Phase::Trying);
-        let state = State { mirror, watchers, phase, heard_from: false, health };
         Self { state: Mutex::new(state), changed: Condvar::new(), dirty: Notify::new() }
     }
 
@@ -109,17 +91,26 @@ impl Shared {
         state.watchers.add(first)
     }
 
-    pub(super) fn health(&self) -> Health {
+    pub(super) fn condition(&self) -> Condition {
         let state = self.lock();
-        let (revision, keys) = (state.mirror.revision, state.mirror.entries.len());
-        Health { revision, keys, ..state.health.clone() }
+        let connected = state.phase == Phase::Connected;
+        Condition {
+            connected,
+            since: state.since,
+            cause: state.last_error.clone().filter(|_| !connected),
+            endpoint: state.endpoint.clone(),
+            reconnects: state.reconnects,
+            told: state.mirror.revision,
+            keys: state.mirror.entries.len(),
+            life: u64::try_from(state.lease).unwrap_or(0),
+        }
     }
 }
 
 impl State {
     /// Why nobody can be asked at the moment, if so.
     pub(super) fn outage(&self) -> Option<String> {
-        let cause = || self.health.last_error.clone().unwrap_or_else(|| "no answer yet".into());
+        let cause = || self.last_error.as_deref().unwrap_or("no answer yet").to_owned();
         match self.phase {
             Phase::Trying | Phase::Connected => None,
             Phase::Away => Some(cause()),
@@ -128,7 +119,7 @@ impl State {
     }
 
     pub(super) fn last_error(&self) -> Option<&str> {
-        self.health.last_error.as_deref()
+        self.last_error.as_deref()
     }
 
     /// Takes over what was loaded; the readers are told the difference. Returns whether there was any.
@@ -149,22 +140,16 @@ impl State {
         true
     }
 
-    pub(super) fn heard(&mut self) {
-        self.health.heard = Some(Instant::now());
-    }
-
     pub(super) fn connected(&mut self, endpoint: &str, lease: i64) {
-        self.health.reconnects += u64::from(self.heard_from);
+        self.reconnects += u64::from(self.heard_from);
         self.heard_from = true;
         self.turn(Phase::Connected);
-        self.health.endpoint = Some(endpoint.to_owned());
-        self.health.lease = Some(lease);
-        self.heard();
+        (self.endpoint, self.lease) = (Some(endpoint.into()), lease);
     }
 
     /// The connection is gone, or was not to be had; others may be. Returns whether there was one.
     pub(super) fn trying(&mut self, cause: String) -> bool {
-        self.health.last_error = Some(cause);
+        self.last_error = Some(cause.into());
         let connected = self.phase == Phase::Connected;
         if connected {
             self.turn(Phase::Trying);
@@ -185,9 +170,8 @@ impl State {
 
     fn turn(&mut self, phase: Phase) {
         if (self.phase == Phase::Connected) != (phase == Phase::Connected) {
-            self.health.since = SystemTime::now();
+            self.since = SystemTime::now();
         }
         self.phase = phase;
-        self.health.connected = phase == Phase::Connected;
     }
 }

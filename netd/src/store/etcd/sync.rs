@@ -134,7 +134,6 @@ fn take_in(
     let commits = commits(std::mem::take(pieces))?;
     let mut told = false;
     shared.note(|state| {
-        state.heard();
         if let (true, Some(header)) = (nothing, &response.header) {
             state.mirror.advance(revision(header.revision));
         }

@@ -72,14 +72,15 @@ fn a_watch_goes_on_where_it_was_when_etcd_comes_back() {
             other => panic!("{other:?}"),
         }
         assert!(began.elapsed() < Duration::from_secs(1), "an outage that is known is told at once");
-        let health = store.health();
-        assert!(!health.connected && health.last_error.is_some(), "{health:?}");
+        let condition = store.condition();
+        assert!(!condition.connected && condition.cause.is_some(), "{condition:?}");
         server.start_again();
         server.ctl(&["put", "netd/v1/c", "v"]);
         server.ctl(&["del", "netd/v1/a"]);
         reader.read_until(&watch, &["b", "c"]);
-        let health = store.health();
-        assert!(health.connected && health.reconnects == 1 && health.keys == 2, "{health:?}");
+        let condition = store.condition();
+        assert!(condition.connected && condition.cause.is_none(), "{condition:?}");
+        assert_eq!((condition.reconnects, condition.keys), (1, 2));
         let revision = put(&mut store, "d");
         reader.read(&watch);
         assert_eq!(reader.batches.last().map(|batch| batch.revision), Some(revision));
@@ -162,11 +163,11 @@ fn a_lease_outlives_a_restart_of_the_control_plane_and_ends_when_told_to() {
         let directory = TempDir::new().expect("a directory");
         let (mut store, _) = open(settings(vec![server.place()]), directory.path());
         store.commit(&Txn::default().put("node/a", &b"1"[..])).expect("a put");
-        let lease = store.health().lease;
+        let lease = store.condition().life;
         drop(store);
         let (mut store, _) = open(settings(vec![server.place()]), directory.path());
         eventually("it is there", || store.condition().connected);
-        assert_eq!(store.health().lease, lease);
+        assert_eq!(store.condition().life, lease);
         assert_eq!(store.load().expect("load").entries.len(), 1);
         store.release().expect("it can be given back");
         assert_eq!(server.ctl(&["get", "--prefix", "netd/", "--keys-only"]).trim(), "");
@@ -199,7 +200,7 @@ fn an_endpoint_where_nobody_listens_is_passed_by() {
         let dead = "127.0.0.1:9".parse().expect("a place");
         let (mut store, _) = open(settings(vec![dead, server.place()]), directory.path());
         put(&mut store, "a");
-        assert_eq!(store.health().endpoint.as_deref(), Some("127.0.0.1:2379"));
+        assert_eq!(store.condition().endpoint.as_deref(), Some("127.0.0.1:2379"));
     });
 }
 
@@ -258,12 +259,12 @@ fn a_member_that_hangs_is_left_for_another_while_the_lease_holds() {
         let watch = store.watch().expect("watch");
         eventually("three members agree", || store.commit(&Txn::default().put("node/a", &b"1"[..])).is_ok());
         let life = store.condition().life;
-        let asked = store.health().endpoint.expect("one of them");
-        let hung = members.iter().find(|member| member.place().to_string() == asked).expect("one of them");
+        let asked = store.condition().endpoint.expect("one of them");
+        let hung = members.iter().find(|member| *member.place().to_string() == *asked).expect("one of them");
         hung.freeze(true);
         eventually("another is asked", || {
-            let health = store.health();
-            health.connected && health.endpoint.is_some_and(|endpoint| endpoint != asked)
+            let condition = store.condition();
+            condition.connected && condition.endpoint.is_some_and(|endpoint| endpoint != asked)
         });
         eventually("it takes writes", || store.commit(&Txn::default().put("b", &b"1"[..])).is_ok());
         assert_eq!(store.condition().life, life);
