@@ -250,7 +250,10 @@ async fn a_new_control_plane_gets_the_sockets_and_disturbs_nobody() {
     let port = Port::open(echo_server().await);
     let (names, sockets, server) = view();
     let changes = [names.clone(), port.changes()].concat();
-    let batch = Batch { revision: 1, full: true, changes, sockets: vec![sockets, port.sockets()] };
+    // What is kept for the control plane comes back like what is served.
+    let aside = std::fs::File::open("/dev/null").unwrap().into();
+    let aside = Sockets { key: "aside".into(), used: SocketUse::Keep, fds: vec![aside] };
+    let batch = Batch { revision: 1, full: true, changes, sockets: vec![sockets, port.sockets(), aside] };
     control.serve(&session, batch).await;
     let mut old = TcpStream::connect(port.address).await.unwrap();
     assert!(echoes(&mut old).await);
@@ -264,8 +267,11 @@ async fn a_new_control_plane_gets_the_sockets_and_disturbs_nobody() {
     let Connected { session, revision, inventory } = control.connected().await;
     let mut kept: Vec<_> = inventory.iter().map(|some| (some.key.to_string(), some.used)).collect();
     kept.sort_by(|one, other| one.0.cmp(&other.0));
-    let expected =
-        [("dns/box".to_owned(), SocketUse::Dns(ViewUse::Udp)), (port.key().to_string(), SocketUse::Listener)];
+    let expected = [
+        ("aside".to_owned(), SocketUse::Keep),
+        ("dns/box".to_owned(), SocketUse::Dns(ViewUse::Udp)),
+        (port.key().to_string(), SocketUse::Listener),
+    ];
     assert_eq!((revision, &kept[..]), (1, &expected[..]));
     let held = inventory.iter().find(|some| some.key == port.key()).unwrap().fds[0].try_clone().unwrap();
     assert_eq!(TcpListener::from(held).local_addr().unwrap(), port.address);
