@@ -22,7 +22,7 @@ struct Shop {
 /// The service `web`, with its backends and a client on its network.
 fn shop(host: &Host, flags: &str, backends: &[&str]) -> Result<(Shop, Vec<Backend>)> {
     let netd = host.daemon()?;
-    netd.netd("network create app --ipv6")?;
+    netd.netd("network create app --ipv6 --subnet 10.77.0.0/24")?;
     netd.netd(&format!("service create web --network app --east-west connect {flags}"))?;
     let start = |name: &&str| Backend::start(&netd, name, "--network app --service web");
     let backends = backends.iter().map(start).collect::<Result<_>>()?;
@@ -146,7 +146,8 @@ fn it_goes_on_whichever_process_dies() {
         still("with another control plane")?;
         netd.kill_dataplane()?;
         still("without a data plane")?;
-        netd.dataplane()?;
+        eventually(SOON, "another data plane serves", || netd.dataplane().map(drop))?;
+        netd.ready()?;
         still("with another data plane")?;
         netd.kill()?;
         netd.start()?;
@@ -164,8 +165,8 @@ fn it_goes_on_whichever_process_dies() {
 fn daemons_on_one_machine_do_not_meet() {
     scenario(|lab| {
         let (one, other) = (lab.host("n1")?, lab.host("n2")?);
-        let (first, _backends) = shop(&one, "--vip 172.18.255.250", &["web1"])?;
-        let (second, _others) = shop(&other, "--vip 172.18.255.250", &["shop2"])?;
+        let (first, _backends) = shop(&one, "--vip 10.77.0.250", &["web1"])?;
+        let (second, _others) = shop(&other, "--vip 10.77.0.250", &["shop2"])?;
         ensure!(first.at[0] == second.at[0], "{} and {}", first.at[0], second.at[0]);
         for (shop, name) in [(&first, "web1"), (&second, "shop2")] {
             ensure!(is_straight(&shop.client, shop.at[0])?, "at {name}");

@@ -33,7 +33,7 @@ pub(crate) struct EastWest {
     /// Services of the data plane that are services of ours.
     known: BTreeMap<ServiceId, Known>,
     listeners: BTreeMap<ListenerId, ServiceId>,
-    /// Services that want it. While there is one the programs stay, also for sockets that go on.
+    /// Services that want it.
     wishing: BTreeSet<Id>,
     led: BTreeMap<ListenerId, (Vip, Id)>,
     /// Networks of services that are led, and of how many listeners.
@@ -63,9 +63,9 @@ impl EastWest {
     /// Takes in what changes for the data plane and in the records; with `full`, these are all tables that there are.
     pub(crate) fn follow(&mut self, tables: &[Change], records: &[model::Change], model: &Model, full: bool) {
         let steps = self.steps(tables, records, model, full);
-        if !self.wishing.is_empty() {
-            self.carry_out(steps);
-        } else if self.is_in_force() {
+        self.carry_out(steps);
+        // Otherwise they stay, with nothing to do: the data plane lets go of what it keeps with a full set alone.
+        if full && self.wishing.is_empty() && self.is_in_force() {
             self.programs = State::Idle;
             (self.content, self.namespaces) = (Content::default(), Namespaces::default());
         }
