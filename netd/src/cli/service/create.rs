@@ -63,7 +63,8 @@ pub(in crate::cli) struct CreateArgs {
     /// Choose endpoints on the client's node while there are any
     #[arg(long)]
     prefer_local: bool,
-    /// How clients on the network reach endpoints: through the proxy, or straight as the kernel connects
+    /// How clients on the network reach endpoints: through the proxy, which tries the next one when a connect fails, or
+    /// straight, as fast as neighbours do (best with --health)
     #[arg(long, value_enum, default_value_t = EastWestArg::Relay)]
     east_west: EastWestArg,
     /// An endpoint that is no sandbox
