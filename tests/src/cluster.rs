@@ -24,6 +24,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     pub cuts: Cuts,
     router: Place,
+    prefix: String,
 }
 
 /// A machine with its daemon.
@@ -48,9 +49,7 @@ impl Cluster {
 
     /// The same with more configuration and arguments for each of the daemons.
     pub fn with(lab: &Lab, count: usize, setup: &Setup) -> Result<Self> {
-        let etcd = Etcd::start(&lab.host("etcd")?)?;
-        let cuts = Cuts::new(lab)?;
-        let mut cluster = Self { etcd, nodes: Vec::new(), cuts, router: lab.router.clone() };
+        let mut cluster = Self::empty(lab, "")?;
         for _ in 0..count {
             cluster.launch(lab, setup, &[])?;
         }
@@ -58,9 +57,16 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// etcd alone; the names of its machines begin so, where a lab has several clusters.
+    pub fn empty(lab: &Lab, prefix: &str) -> Result<Self> {
+        let etcd = Etcd::start(&lab.host(&format!("{prefix}etcd"))?)?;
+        let (cuts, router, prefix) = (Cuts::new(lab)?, lab.router.clone(), prefix.to_owned());
+        Ok(Self { etcd, nodes: Vec::new(), cuts, router, prefix })
+    }
+
     /// Nodes whose clocks are so many seconds off, by a library that replaces what the C library tells them.
     pub fn skewed(lab: &Lab, library: &str, seconds: &[i64]) -> Result<Self> {
-        let mut cluster = Self::with(lab, 0, &Setup::default())?;
+        let mut cluster = Self::empty(lab, "")?;
         for skew in seconds {
             let clock = [("LD_PRELOAD", library.to_owned()), ("CLOCK_SKEW", skew.to_string())];
             cluster.launch(lab, &Setup::default(), &clock)?;
@@ -82,7 +88,7 @@ impl Cluster {
     }
 
     fn launch(&mut self, lab: &Lab, setup: &Setup, env: &[(&str, String)]) -> Result<()> {
-        let name = format!("node{}", self.nodes.len() + 1);
+        let name = format!("{}node{}", self.prefix, self.nodes.len() + 1);
         let host = lab.host(&name)?;
         let mut setup = setup.clone();
         let (store, address) = (self.etcd.url(), host.v4);
@@ -94,11 +100,11 @@ impl Cluster {
 
     fn all_know_all(&self) -> Result<()> {
         let count = self.nodes.len();
-        self.everywhere(READY, "every node is known and active", |node| {
+        self.everywhere(READY, "every node is known and ready", |node| {
             let known = node.place.look("netd node ls --format json")?;
             let known: serde_json::Value = serde_json::from_str(&known).with_context(|| known.clone())?;
             let states: Vec<_> = known.as_array().into_iter().flatten().map(|one| &one["State"]).collect();
-            ensure!(states.len() == count && states.iter().all(|state| *state == "active"), "{known}");
+            ensure!(states.len() == count && states.iter().all(|state| *state == "ready"), "{known}");
             Ok(())
         })
     }

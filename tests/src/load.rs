@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::eventually::eventually;
-use crate::place::Place;
+use crate::place::{PATIENCE, Place};
 pub use talk::{Failure, Talk};
 pub use tally::{Attempt, Tally};
 pub use wire::Answer;
@@ -111,7 +111,7 @@ impl Steady {
     pub fn more(&self, count: usize) -> Result<()> {
         let wanted = self.shared.done() + count;
         let span = Duration::from_secs(1) * u32::try_from(count)? / self.shared.offer.rate;
-        eventually(span * 2 + 2 * self.shared.offer.patience, "the load goes on", || {
+        eventually(span * 2 + 2 * PATIENCE, "the load goes on", || {
             let done = self.shared.done();
             ensure!(done >= wanted, "{done} of {wanted} are done");
             Ok(())
@@ -148,6 +148,8 @@ impl Shared {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
+            // One of a flow waits for the one before it: it is not late, the flow is slow.
+            let due = if fixed.is_some() { Instant::now() } else { due };
             let outcome = self.attempt(u64::from(number), fixed.as_ref());
             let attempt = Attempt { due, took: due.elapsed(), outcome };
             self.attempts().push(attempt);

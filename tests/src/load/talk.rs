@@ -3,9 +3,10 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 use nix::sys::time::TimeVal;
 
@@ -48,8 +49,8 @@ impl std::error::Error for Failure {}
 pub struct Talk(TcpStream);
 
 impl Talk {
-    /// Connects, from an address of the client's choice if it has one.
-    pub fn open(to: SocketAddr, from: Option<IpAddr>, patience: Duration) -> Result<Self, Failure> {
+    /// Connects, from an address and port of the client's choice if it has one (port 0: any).
+    pub fn open(to: SocketAddr, from: Option<SocketAddr>, patience: Duration) -> Result<Self, Failure> {
         let connected = match from {
             None => TcpStream::connect_timeout(&to, patience),
             Some(from) => connect_from(from, to, patience),
@@ -98,14 +99,17 @@ impl Talk {
     }
 }
 
-fn connect_from(from: IpAddr, to: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+fn connect_from(from: SocketAddr, to: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // It bounds a connect, too.
     let seconds = TimeVal::new(patience.as_secs().try_into().unwrap_or(1), 0);
     socket::setsockopt(&socket, sockopt::SendTimeout, &seconds)?;
+    // The same port again a moment later: what is dropped is reset, and waits for nothing.
+    socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    socket::setsockopt(&socket, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
     let raw = std::os::fd::AsRawFd::as_raw_fd(&socket);
-    socket::bind(raw, &SockaddrStorage::from(SocketAddr::new(from, 0)))?;
+    socket::bind(raw, &SockaddrStorage::from(from))?;
     socket::connect(raw, &SockaddrStorage::from(to))?;
     Ok(TcpStream::from(socket))
 }

@@ -1,0 +1,6 @@
+//! Services of one host under load: their addresses, who is chosen, who is well, and replacing what answers.
+
+mod balance;
+mod health;
+mod replace;
+mod vip;
