@@ -16,7 +16,9 @@ use super::output::{Format, Table, print, print_json, print_line, print_one};
 pub(super) enum Command {
     Ls(LsArgs),
     Inspect(InspectArgs),
+    /// Lead no new connections to what runs on nodes; old ones finish
     Drain(NamesArgs),
+    /// Take drained or removed nodes back
     Activate(NamesArgs),
     Rm(RmArgs),
 }

@@ -1,6 +1,6 @@
 //! Handlers of the noun node.
 
-use netd_api::node::{Activate, Drain, FILTERS, Inspect, List, Remove};
+use netd_api::node::{Activate, Drain, FILTERS, Inspect, List, NodeState, Remove};
 use netd_api::{Filters, Nothing};
 
 use super::route::Router;
@@ -12,6 +12,9 @@ pub(super) fn routes(router: &mut Router) {
         let filters = Filters::new(params.filter, FILTERS)?;
         app.call(move |world| {
             let mut nodes = show::nodes(world);
+            // Who was removed is of interest to who asks for it, and to itself.
+            let asked = ["state", "availability"].iter().any(|key| !filters.any(key, |_| false));
+            nodes.retain(|node| asked || node.here || node.state != NodeState::Removed);
             nodes.retain(|node| {
                 filters.any("name", |name| node.name.contains(name))
                     && filters.any("state", |state| node.state.as_str() == state)

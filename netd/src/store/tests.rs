@@ -12,7 +12,7 @@ use super::{
     Batch, Entry, KeyChange, Record, RecordError, Records, Redb, Store, StoreError, Txn, encode,
     encode_lease, key_of, lease_key,
 };
-use crate::model::{Change, Sandbox, Scope};
+use crate::model::{Change, Driver, Network, Sandbox, Scope};
 use crate::testing;
 
 /// A store whose directory goes with it.
@@ -300,4 +300,68 @@ fn a_record_of_a_newer_netd_is_refused_by_name_and_changes_nothing() {
     let error = records.apply(&entry("sandbox/ab", &misplaced, 1)).unwrap_err();
     assert!(matches!(error, RecordError::Misplaced { .. }), "{error}");
     assert_eq!(records.apply(&entry("thing/ab", b"of a later netd", 1)).unwrap(), []);
+}
+
+fn shared(changes: Vec<KeyChange>, revision: u64) -> Batch {
+    Batch { revision, changes }
+}
+
+fn put_of<R: Record>(record: &R, revision: u64) -> KeyChange {
+    let (key, value) = (key_of::<R>(record.id()), encode(record).unwrap());
+    KeyChange::Put(Entry { key, value, revision })
+}
+
+fn overlay(name: &str) -> Network {
+    Network {
+        driver: Driver::Overlay { vni: 4096 },
+        ..testing::network(name, &[("10.0.0.0/24", "10.0.0.1")])
+    }
+}
+
+#[test]
+fn what_another_version_wrote_into_the_clusters_store_keeps_nothing_else() {
+    let mut records = Records::of("node1".into());
+    let newer = Entry { key: "network/ab".into(), value: br#"{"v":9,"record":{}}"#[..].into(), revision: 1 };
+    let unknown = Entry { key: "weather/ab".into(), value: b"rain"[..].into(), revision: 1 };
+    let local = testing::network("local", &[("10.1.0.0/24", "10.1.0.1")]);
+    let batch = vec![
+        KeyChange::Put(newer.clone()),
+        KeyChange::Put(unknown),
+        put_of(&local, 1),
+        put_of(&overlay("shop"), 1),
+    ];
+    assert_eq!(records.apply_shared(&shared(batch, 1)).len(), 1);
+    assert_eq!(records.model().networks.values().map(|network| &*network.name).collect::<Vec<_>>(), ["shop"]);
+    let refused: Vec<_> = records.refused().values().cloned().collect();
+    assert!(refused.len() == 2 && refused[0].contains("network/ab has form 9"), "{refused:?}");
+    assert!(refused[1].contains("network/id-local"), "{refused:?}");
+    records.apply_shared(&shared(vec![KeyChange::Deleted { key: newer.key }], 2));
+    assert_eq!(records.refused().len(), 1, "what is gone is refused no more");
+}
+
+#[test]
+fn a_record_that_became_unreadable_goes_on_as_it_was() {
+    let mut records = Records::of("node1".into());
+    let network = overlay("shop");
+    records.apply_shared(&shared(vec![put_of(&network, 1)], 1));
+    let key = key_of::<Network>(network.id());
+    let newer = Entry { key: Arc::clone(&key), value: br#"{"v":9,"record":{}}"#[..].into(), revision: 2 };
+    assert_eq!(records.apply_shared(&shared(vec![KeyChange::Put(newer)], 2)), []);
+    assert_eq!(records.model().networks.get(network.id()).map(|known| &**known), Some(&network));
+    assert_eq!(
+        records.revision_of(Scope::Shared, &key),
+        Some(2),
+        "and is replaced by nobody who cannot read it"
+    );
+}
+
+#[test]
+fn a_batch_with_everything_drops_what_it_lacks() {
+    let mut records = Records::of("node1".into());
+    let (first, second) = (overlay("first"), overlay("second"));
+    records.apply_shared(&shared(vec![put_of(&first, 1), put_of(&second, 1)], 1));
+    let changes = records.replace_shared(&shared(vec![put_of(&second, 1)], 7));
+    let gone = Change::Network { before: Some(Arc::new(first)), after: None };
+    assert_eq!(changes, [gone]);
+    assert_eq!(records.revision(Scope::Shared), 7);
 }

@@ -190,7 +190,7 @@ impl Books {
             return Ok(cluster);
         }
         let cause = condition.cause.as_deref().unwrap_or("it has not answered yet");
-        let detail = format!("the cluster's store is out of reach: {cause}");
+        let detail = format!("the cluster's store (etcd) is out of reach: {cause}");
         let remedy = "what runs goes on meanwhile; try again when `netd status` shows the store connected";
         Err(ApiError::unavailable(detail).remedy(remedy).into())
     }
