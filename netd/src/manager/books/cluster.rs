@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::own::Wanted;
 use crate::bus::monotonic_ns;
-use crate::model::{Availability, Change, Id, Model, Network, Node, Sandbox, Scope};
+use crate::model::{Availability, Change, Id, Member, Model, Network, Node, Sandbox, Scope};
 use crate::store::{Batch, CommitError, Condition, Key, Revision, SharedStore, StoreError, Txn, Watch};
 
 /// Revisions that were written or served, and of which nobody has been told yet.
@@ -41,6 +41,8 @@ pub(crate) struct Cluster {
     pub(super) stale: Stale,
     /// What is there may not be what is wanted.
     pub(super) unsettled: bool,
+    /// A removed node may have left something.
+    pub(super) sweeps: bool,
     /// The life of the store's in which all that is there was written.
     pub(super) bound: u64,
     /// Of own endpoints, and held by others: each with who.
@@ -71,6 +73,7 @@ impl Cluster {
             wanted: Wanted::new(),
             stale: Stale::All,
             unsettled: true,
+            sweeps: true,
             bound: 0,
             disputed: BTreeMap::new(),
             settled: None,
@@ -135,11 +138,17 @@ impl Cluster {
                     }
                 }
                 Change::Member { before, after } => {
+                    (self.sweeps, self.unsettled) = (true, true);
                     if before.as_ref().or(after.as_ref()).is_some_and(|member| member.name == model.here) {
                         self.want_all();
                     }
                 }
                 Change::Node { before, after } => {
+                    // Who sweeps is one of those that live.
+                    let is_removed = |member: &Arc<Member>| member.availability == Availability::Removed;
+                    if model.members.values().any(is_removed) {
+                        (self.sweeps, self.unsettled) = (true, true);
+                    }
                     if before.as_ref().or(after.as_ref()).is_some_and(|node| node.name == model.here) {
                         self.unsettled = true;
                     }

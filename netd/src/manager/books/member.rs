@@ -128,23 +128,54 @@ impl Books {
                 "stop it first (`netd down` there), or use --force: its sandboxes leave all overlay networks";
             return Err(ApiError::conflict(detail).remedy(remedy).into());
         }
-        self.set_availability(&member.name, Availability::Removed)?;
-        let removed = self.revise(Scope::Shared, &key_of::<Member>(&member.name));
+        let member = self.set_availability(&member.name, Availability::Removed)?;
+        self.clear_away(&member)?;
+        if self.member(&member.name)?.availability != Availability::Removed {
+            return Err(ApiError::conflict(format!("node {name} was activated again meanwhile")).into());
+        }
+        Ok(())
+    }
+
+    /// Takes away what a removed node still has: whoever removed it may have ended on the way.
+    fn clear_away(&mut self, member: &Member) -> Result<(), CommitError> {
+        let key = key_of::<Member>(&member.name);
         let mut left: Vec<(Key, Revision)> = self.keys_of(&member.name);
         while !left.is_empty() {
+            let is_removed = |now: &Arc<Member>| now.availability == Availability::Removed;
+            if !self.model().members.get(&member.name).is_some_and(is_removed) {
+                return Ok(());
+            }
             let part = left.split_off(left.len().saturating_sub(WRITES));
-            let txn = part.into_iter().fold(removed.clone(), |txn, (key, revision)| {
+            let txn = part.into_iter().fold(self.revise(Scope::Shared, &key), |txn, (key, revision)| {
                 txn.expect(Arc::clone(&key), revision).delete(key)
             });
             match self.commit_shared(&txn) {
                 Ok(_) => {}
                 // What is bound to its life may go by itself at this very moment.
                 Err(CommitError::Conflict { .. }) => left = self.keys_of(&member.name),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
-            if self.member(&member.name)?.availability != Availability::Removed {
-                return Err(ApiError::conflict(format!("node {name} was activated again meanwhile")).into());
+        }
+        Ok(())
+    }
+
+    /// The same for all that were removed, by one of those that live.
+    pub(super) fn sweep(&mut self) -> Result<(), CommitError> {
+        if !self.cluster.as_ref().is_some_and(|cluster| cluster.sweeps) {
+            return Ok(());
+        }
+        let model = self.model();
+        let belongs = |member: &&Arc<Member>| member.availability != Availability::Removed;
+        let alive = model.nodes.keys().filter_map(|name| model.members.get(name)).filter(belongs);
+        let first = alive.min_by_key(|member| member.number).map(|member| Id::clone(&member.name));
+        if first.as_ref() == Some(&model.here) {
+            let members: Vec<Arc<Member>> = model.members.values().cloned().collect();
+            for member in members.iter().filter(|member| !belongs(member)) {
+                self.clear_away(member)?;
             }
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.sweeps = false;
         }
         Ok(())
     }

@@ -56,6 +56,7 @@ impl Books {
             let differences = self.differences(rewrite);
             match self.write(&differences) {
                 Ok(true) if differences.is_empty() => {
+                    self.sweep()?;
                     self.note_settled();
                     return Ok(());
                 }
