@@ -18,6 +18,7 @@ pub mod openapi;
 pub mod sandbox;
 pub mod service;
 pub mod spool;
+pub mod stats;
 pub mod system;
 pub mod value;
 pub mod verb;

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Code;
-use crate::{dns, events, network, node, sandbox, service, system};
+use crate::{dns, events, network, node, sandbox, service, stats, system};
 
 /// One operation of the API.
 pub trait Verb: Send + Sync + 'static {
@@ -148,6 +148,7 @@ pub fn all() -> Vec<Declaration> {
         Declaration::of::<service::Update>(),
         Declaration::of::<service::Remove>(),
         Declaration::of::<service::Drain>(),
+        Declaration::of::<stats::Read>(),
         Declaration::of::<dns::Dump>(),
         Declaration::of::<events::Follow>(),
         Declaration::of::<system::Status>(),

@@ -14,6 +14,7 @@ mod output;
 mod ports;
 mod sandbox;
 mod service;
+mod stats;
 mod system;
 
 use std::io;
@@ -73,6 +74,7 @@ enum Command {
     Publish(ports::PublishArgs),
     Unpublish(ports::UnpublishArgs),
     Events(events::Args),
+    Stats(stats::Args),
     /// What names lead to
     #[command(subcommand)]
     Dns(dns::Command),
@@ -125,6 +127,7 @@ fn dispatch(daemon: Daemon, socket: Option<PathBuf>, command: Command) -> Result
         Command::Publish(args) => ports::publish(&client()?, &args),
         Command::Unpublish(args) => ports::unpublish(&client()?, &args),
         Command::Events(args) => events::follow(&client()?, args),
+        Command::Stats(args) => stats::show(&client()?, &args),
         Command::Dns(dns::Command::Dump(args)) => dns::dump(&client()?, args),
         Command::Log(args) => system::log(&client()?, args),
         Command::Completion(args) => completion::write(&args),

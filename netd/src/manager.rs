@@ -52,10 +52,10 @@ pub(crate) use network::{connect, create as create_network, disconnect, prune, r
 pub(crate) use node::{remove as remove_node, set_availability};
 pub(crate) use publish::{publish, unpublish};
 pub(crate) use recover::{down, open, recover};
-pub(crate) use sandbox::{create as create_sandbox, leave as leave_network, remove as remove_sandbox};
+pub(crate) use sandbox::{create as create_sandbox, leave as leave_network};
 pub(crate) use service::{
-    Removal, begin_removal, create as create_service, drain as drain_endpoint, remove as remove_service,
-    update as update_service,
+    Removal, begin_removal, create as create_service, drain as drain_endpoint, finish_removal,
+    remove as remove_service, update as update_service,
 };
 pub(crate) use update::{endpoint as update_endpoint, network as update_network};
 

@@ -96,7 +96,7 @@ impl Reconcile {
         // Before the first data plane is there, nobody knows which sockets one that runs already holds.
         if self.session.is_some() {
             self.open_missing(model, &steps);
-            self.add_funnels(&mut steps);
+            self.add_funnels(&mut steps, false);
             self.lead_straight(&steps, changes, model);
         }
         let dropped = dropped_views(&steps);
@@ -166,7 +166,7 @@ impl Reconcile {
             self.leave_to_servers(&mut changes);
         }
         self.session = Some(session);
-        self.add_funnels(&mut changes);
+        self.add_funnels(&mut changes, true);
         self.lead_all_straight(&changes, model);
         let sockets = self.held.follow_all(&changes);
         // Before the data plane lets go of what an earlier control plane has left with it.

@@ -12,6 +12,7 @@ mod node;
 mod route;
 mod sandbox;
 mod service;
+mod stats;
 mod system;
 
 use std::sync::Arc;
@@ -72,6 +73,7 @@ impl Server {
         node::routes(&mut router);
         sandbox::routes(&mut router);
         service::routes(&mut router);
+        stats::routes(&mut router);
         system::routes(&mut router);
         Self { app, router }
     }

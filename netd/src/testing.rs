@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::model::{
-    Bandwidth, BigTcp, DnsOptions, Driver, Endpoint, Id, Mode, Network, NetworkOptions, Protocol, Publish,
-    PublishBy, Sandbox, Subnet,
+    Answer, Bandwidth, BigTcp, DnsOptions, Driver, EastWest, Endpoint, Id, Mode, Network, NetworkOptions,
+    Protocol, Publish, PublishBy, Sandbox, Service, ServicePolicy, Subnet,
 };
 
 pub(crate) fn sandbox(name: &str) -> Sandbox {
@@ -63,6 +63,28 @@ pub(crate) fn network(name: &str, subnets: &[(&str, &str)]) -> Network {
         labels: BTreeMap::new(),
         resolves: true,
         owner: None,
+    }
+}
+
+/// With an address of its own.
+pub(crate) fn service(name: &str, network: &str, address: &str) -> Service {
+    Service {
+        id: format!("id-{name}").into(),
+        name: name.into(),
+        created: SystemTime::UNIX_EPOCH,
+        network: network.into(),
+        answer: Answer::Vip { v4: address.parse().ok(), v6: None },
+        policy: ServicePolicy::RoundRobin,
+        affinity: None,
+        health: None,
+        drain: None,
+        prefer_local: false,
+        east_west: EastWest::Relay,
+        ports: Vec::new(),
+        publishes: Vec::new(),
+        external: Vec::new(),
+        draining: BTreeMap::new(),
+        labels: BTreeMap::new(),
     }
 }
 

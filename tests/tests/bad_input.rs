@@ -90,6 +90,62 @@ fn sandboxes_with_wrong_names_ports_or_networks_are_refused() {
 }
 
 #[test]
+fn services_with_wrong_fields_are_refused_by_name() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        let before = netd.http("GET", "/v1/services", "")?.body;
+        for (body, status, code, says) in [
+            (r#"{"Name":"a"}"#, 400, "invalid", "Network"),
+            (r#"{"Name":"a.b","Network":"bridge"}"#, 400, "invalid", "Name"),
+            (r#"{"Name":"a","Network":"nowhere"}"#, 404, "not-found", "nowhere"),
+            (r#"{"Name":"a","Network":"bridge","VIP":"fd00::1"}"#, 400, "invalid", "VIP"),
+            (r#"{"Name":"a","Network":"bridge","Ports":["80/sctp"]}"#, 400, "invalid", "Ports[0]"),
+            (r#"{"Name":"a","Network":"bridge","Publish":[{"TargetPort":0}]}"#, 400, "invalid", "Publish"),
+            (
+                r#"{"Name":"a","Network":"bridge","Publish":[{"TargetPort":70000}]}"#,
+                400,
+                "invalid",
+                "Publish[0]",
+            ),
+            (r#"{"Name":"a","Network":"bridge","Publish":[{"Target":80}]}"#, 400, "invalid", "Target"),
+            (
+                r#"{"Name":"a","Network":"bridge","Publish":[{"TargetPort":1,"HostIP":"::ffff:1.2.3.4"}]}"#,
+                400,
+                "invalid",
+                "IPv4 address",
+            ),
+            (r#"{"Name":"a","Network":"bridge","Policy":"fair"}"#, 400, "invalid", "Policy"),
+            (r#"{"Name":"a","Network":"bridge","Affinity":"cookie"}"#, 400, "invalid", "Affinity"),
+            (r#"{"Name":"a","Network":"bridge","Health":{"Test":"icmp"}}"#, 400, "invalid", "Health.Test"),
+            (
+                r#"{"Name":"a","Network":"bridge","Health":{"Test":"tcp:1","Fall":0}}"#,
+                400,
+                "invalid",
+                "Health.Fall",
+            ),
+            (r#"{"Name":"a","Network":"bridge","Drain":"long"}"#, 400, "invalid", "Drain"),
+            (r#"{"Name":"a","Network":"bridge","Backends":["1.2.3.4"]}"#, 400, "invalid", "Backends[0]"),
+            (
+                r#"{"Name":"a","Network":"bridge","EndpointMode":"external-name"}"#,
+                400,
+                "invalid",
+                "ExternalName",
+            ),
+            (r#"{"Name":"a","Network":"bridge","Colour":"red"}"#, 400, "invalid", "Colour"),
+        ] {
+            netd.http("POST", "/v1/services", body)?
+                .problem(status, code, says)
+                .with_context(|| body.to_owned())?;
+        }
+        let drain = netd.http("POST", "/v1/services/a/drain", r#"{"Endpoint":"x"}"#)?;
+        drain.problem(404, "not-found", "no service")?;
+        netd.http("GET", "/v1/services?filter=colour=red", "")?.problem(400, "invalid", "colour")?;
+        ensure!(netd.http("GET", "/v1/services", "")?.body == before, "nothing has changed");
+        Ok(())
+    });
+}
+
+#[test]
 fn requests_that_are_hardly_http_harm_nobody() {
     scenario(|lab| {
         let netd = lab.host("n1")?.daemon()?;

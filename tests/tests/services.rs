@@ -368,6 +368,19 @@ fn services_outlive_both_processes() {
         netd.start()?;
         check("its return")?;
         ensure!(!host.look("ip addr")?.contains(&format!("{stray}/")), "what no record knows is taken off");
+
+        // Without an endpoint, too: programs of the host do not answer there, and the next endpoint does.
+        netd.netd("sandbox rm -f web1")?;
+        let _of_host = host.listen((Ipv4Addr::UNSPECIFIED, 80))?;
+        refused(&client, (v4, 80).into())?;
+        netd.kill_dataplane()?;
+        eventually(PATIENCE, "another data plane is there", || netd.netd("service inspect web").map(drop))?;
+        refused(&client, (v4, 80).into()).context("after the death of the data plane")?;
+        netd.kill()?;
+        netd.start()?;
+        refused(&client, (v4, 80).into()).context("after another start")?;
+        let next = Backend::start(&netd, "web2", "--service web")?;
+        ensure!(page(&client, (v4, 80).into())? == next.name);
         Ok(())
     });
 }

@@ -9,7 +9,11 @@ use libfuzzer_sys::fuzz_target;
 use netd_api::events::FollowParams;
 use netd_api::network::{ConnectSandbox, CreateNetwork, ListParams};
 use netd_api::sandbox::{CreateSandbox, PublishPort, RemoveParams, UnpublishPort};
-use netd_api::value::{AddHost, ExposeSpec, LinkSpec, Mac, PortSpec, PublishBy, SandboxName, Subnet, Timestamp};
+use netd_api::service::{CreateService, DrainEndpoint, PublishSpec, UpdateService};
+use netd_api::value::{
+    AddHost, Affinity, BackendSpec, ExposeSpec, HealthSpec, LinkSpec, Mac, MemberSpec, PortSpec, PublishBy,
+    SandboxName, ServiceName, ServicePortSpec, Span, Subnet, Timestamp,
+};
 use netd_api::wire;
 
 fuzz_target!(|input: &[u8]| {
@@ -18,6 +22,9 @@ fuzz_target!(|input: &[u8]| {
     body::<ConnectSandbox>(input);
     body::<PublishPort>(input);
     body::<UnpublishPort>(input);
+    body::<CreateService>(input);
+    body::<UpdateService>(input);
+    body::<DrainEndpoint>(input);
     let Ok(text) = str::from_utf8(input) else { return };
     let _ = wire::params::<RemoveParams>([("name", text)], None);
     let _ = wire::params::<ListParams>([], Some(text));
@@ -31,6 +38,14 @@ fuzz_target!(|input: &[u8]| {
     value::<LinkSpec>(text);
     value::<SandboxName>(text);
     value::<Timestamp>(text);
+    let _ = PublishSpec::parse(text);
+    value::<ServiceName>(text);
+    value::<ServicePortSpec>(text);
+    value::<HealthSpec>(text);
+    value::<Affinity>(text);
+    value::<BackendSpec>(text);
+    value::<MemberSpec>(text);
+    value::<Span>(text);
 });
 
 fn body<B: serde::Serialize + serde::de::DeserializeOwned + PartialEq + Debug>(input: &[u8]) {

@@ -58,6 +58,8 @@ fn every_command_of_the_contract_is_taken() {
         "publish web 8080:80",
         "unpublish web 8080:80",
         "events --since 10m --filter type=network --format json",
+        "stats --no-stream",
+        "stats web --interval 500ms --format json",
         "dns dump web",
         "dns dump",
         "log info,access=off",

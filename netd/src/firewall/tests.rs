@@ -178,7 +178,8 @@ fn networks_are_elements_and_the_rules_stay_the_same() {
     let two = beside_a_plain_one(|_| {});
     assert_eq!(none.chains, two.chains);
     assert_eq!(none.sets.iter().map(|set| set.elements.len()).sum::<usize>(), 0);
-    let sizes: Vec<_> = two.sets.iter().map(|set| (&*set.name, set.elements.len())).collect();
+    let of_networks = two.sets.iter().filter(|set| !set.name.starts_with("vip"));
+    let sizes: Vec<_> = of_networks.map(|set| (&*set.name, set.elements.len())).collect();
     assert_eq!(
         sizes,
         [
@@ -190,4 +191,45 @@ fn networks_are_elements_and_the_rules_stay_the_same() {
             ("masquerade6", 2),
         ]
     );
+}
+
+#[test]
+fn a_services_address_is_for_its_network_the_host_and_who_is_let_in() {
+    let mut model = Model::default();
+    for (name, isolate) in [("a", true), ("b", false)] {
+        let mut network = testing::network(name, &[]);
+        network.options.isolate = isolate;
+        model.networks.insert(Arc::clone(&network.id), Arc::new(network));
+        let address = format!("10.0.{}.250", u8::from(isolate));
+        let service = testing::service(name, &format!("id-{name}"), &address);
+        model.services.insert(Arc::clone(&service.id), Arc::new(service));
+    }
+    let table = render(&model, None);
+    let reaches = |from: &'static str, address: &str| {
+        let chain = table.chains.iter().find(|chain| chain.name == "vips").unwrap();
+        let holds = |part: &Part| match part {
+            Part::Is(Field::Iifname, Value::Name(name)) => name == from,
+            Part::In(fields, set) => {
+                let key = fields.iter().map(|field| match field {
+                    Field::Iifname => Value::Name(from.into()),
+                    _ => Value::Address(address.parse().unwrap()),
+                });
+                let key: Vec<Value> = key.collect();
+                let set = table.sets.iter().find(|it| it.name == *set).unwrap();
+                set.elements.iter().any(|element| element.key == key)
+            }
+            other => panic!("no such match is expected: {other:?}"),
+        };
+        let verdict = chain.rules.iter().find_map(|rule| {
+            let (last, matches) = rule.parts.split_last().unwrap();
+            matches.iter().all(holds).then_some(last)
+        });
+        verdict == Some(&Part::Verdict(Verdict::Accept))
+    };
+    for (from, to_isolated, to_open) in
+        [("lo", true, true), ("nd-a", true, true), ("nd-b", false, true), (OUTSIDE, false, false)]
+    {
+        assert_eq!(reaches(from, "10.0.1.250"), to_isolated, "{from}");
+        assert_eq!(reaches(from, "10.0.0.250"), to_open, "{from}");
+    }
 }

@@ -309,6 +309,15 @@ impl SubnetLeases {
         self.held.get(&number(address)).map(Holder::to_string)
     }
 
+    /// What is kept for services, where sandboxes would get it otherwise.
+    fn kept(&self) -> String {
+        let Some(band) = self.band.filter(|band| self.dynamic.last < band.first) else {
+            return String::new();
+        };
+        let family = self.dynamic.family;
+        format!(", {} to {} kept for services", family.address(band.first), family.address(band.last))
+    }
+
     fn exhausted(&self, network: Arc<str>) -> IpamError {
         let holders = || self.held.range(self.dynamic.first..=self.dynamic.last).map(|(_, holder)| holder);
         let names: BTreeSet<&str> = holders().map(|holder| &*holder.name).collect();
@@ -325,7 +334,7 @@ impl SubnetLeases {
             family: self.dynamic.family,
             network,
             part: self.part,
-            holders: shown,
+            holders: shown + &self.kept(),
         }
     }
 }

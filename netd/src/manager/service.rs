@@ -23,7 +23,7 @@ use crate::model::{Answer, Change, Id, LeaseHolder, Network, PublishMode, Scope,
 use crate::store::{Txn, encode, encode_lease, key_of, lease_key};
 use crate::tables::{Member, members};
 
-pub(crate) use member::{Removal, begin_removal};
+pub(crate) use member::{Removal, begin_removal, finish_removal};
 pub(super) use member::{home, membership};
 pub(crate) use show::{connections, one as show_one};
 
@@ -334,7 +334,9 @@ pub(super) fn follow(world: &mut World, changes: &[Change]) {
                 tracing::error!(service = %service.name, error = %Chain(&error), "cannot change its addresses");
             }
         }
-        if after.is_none() {
+        // What other nodes have made may be back: whoever serves what is not there serves nobody meanwhile.
+        let scope = world.model().networks.get(&service.network).map(|network| network.scope());
+        if after.is_none() && scope == Some(Scope::Local) {
             member::dismiss(world, service);
         }
     }

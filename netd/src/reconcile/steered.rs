@@ -64,8 +64,12 @@ impl Reconcile {
 
     /// Puts the funnels before the listeners that clients reach through them. The host's table has to be written when
     /// steering begins with it, but not before all ports are known (`follow`): one without them would lead nobody.
-    pub(super) fn add_funnels(&mut self, changes: &mut Vec<Change>) {
-        if !changes.iter().any(|change| steered(change).is_some()) {
+    ///
+    /// `full`: what is not among the changes is dropped. Addresses of services need the funnels with nobody to lead yet.
+    pub(super) fn add_funnels(&mut self, changes: &mut Vec<Change>, full: bool) {
+        let leads = changes.iter().any(|change| steered(change).is_some());
+        let keeps = self.steering.has_vips() && (full || !self.steering.is_open());
+        if !leads && !keeps {
             return;
         }
         if !self.steering.is_open()

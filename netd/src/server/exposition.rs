@@ -1,8 +1,10 @@
 //! The data plane's figures in OpenMetrics text. Labels are services and listeners that exist, and reasons from fixed
 //! lists, so their number is bounded by what was configured.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
+use super::stats::port;
 use crate::dataplane::Stats;
 use crate::dataplane::stats::{Counts, Service};
 
@@ -32,9 +34,18 @@ const SERVICE: [(&str, &str, bool, Number); 11] = [
     ("udp_flows_evicted", "UDP flows ended to make room", true, |counts| counts.flows_evicted),
 ];
 
+/// The same by port: of a service that has several, which of them it is.
+const PORT: [(&str, &str, bool, Number); 4] = [
+    ("port_connections_opened", "Connections and flows accepted on a port", true, |counts| counts.accepted),
+    ("port_connections_open", "Connections and flows of a port open now", false, |counts| counts.open),
+    ("port_bytes_to_backend", "Bytes from clients of a port", true, |counts| counts.bytes_to_backend),
+    ("port_bytes_to_client", "Bytes to clients of a port", true, |counts| counts.bytes_to_client),
+];
+
 pub(super) fn render(stats: &Stats) -> String {
     let mut text = Text::default();
     dns(&mut text, stats);
+    ports(&mut text, stats);
     for (name, help, grows, value) in SERVICE {
         text.family(name, help, if grows { "counter" } else { "gauge" });
         for service in &stats.services {
@@ -83,6 +94,19 @@ fn backends(text: &mut Text, services: &[Service]) {
     }
 }
 
+fn ports(text: &mut Text, stats: &Stats) {
+    let labels: BTreeMap<&str, &str> =
+        stats.services.iter().map(|service| (&*service.id, &*service.label)).collect();
+    for (name, help, grows, value) in PORT {
+        text.family(name, help, if grows { "counter" } else { "gauge" });
+        for listener in &stats.listeners {
+            let service = labels.get(&*listener.service).copied().unwrap_or_default();
+            let port = port(listener.protocol, listener.address);
+            text.sample(name, grows, &[("service", service), ("port", &port)], value(&listener.counts));
+        }
+    }
+}
+
 fn dns(text: &mut Text, stats: &Stats) {
     let dns = &stats.dns;
     text.family("dns_queries", "Questions of sandboxes by kind of answer", "counter");
@@ -118,7 +142,7 @@ fn by_reason(
     services: &[Service],
     name: &str,
     help: &str,
-    of: impl Fn(&Counts) -> &std::collections::BTreeMap<String, u64>,
+    of: impl Fn(&Counts) -> &BTreeMap<String, u64>,
 ) {
     text.family(name, help, "counter");
     for service in services {
@@ -195,11 +219,13 @@ mod tests {
     fn a_scraper_finds_a_services_figures() {
         let text = r#"{"services":[{"id":"s","label":"we\"b","backends":{},
             "members":{"a":{"state":"ready"},"b":{"state":"ready","ejected":true},"c":{"state":"failing"}},"counts":
-            {"accepted":3,"open":1,"failed":{"refused":2},"connect":[1,2],"connect_seconds":0.5}}]}"#;
+            {"accepted":3,"open":1,"failed":{"refused":2},"connect":[1,2],"connect_seconds":0.5}}],
+            "listeners":[{"id":"l","protocol":"Tcp","address":"0.0.0.0:8080","service":"s","counts":{"accepted":2}}]}"#;
         let stats: Stats = serde_json::from_str(text).unwrap();
         let shown = render(&stats);
         for line in [
             r#"netd_connections_opened_total{service="we\"b"} 3"#,
+            r#"netd_port_connections_opened_total{service="we\"b",port="tcp/0.0.0.0:8080"} 2"#,
             r#"netd_connections_open{service="we\"b"} 1"#,
             r#"netd_connections_failed_total{service="we\"b",reason="refused"} 2"#,
             r#"netd_backends{service="we\"b",state="ready"} 2"#,

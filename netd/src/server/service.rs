@@ -85,21 +85,23 @@ async fn count_connections(app: &App, services: &mut [Service]) {
 /// that the service gives them. It goes on when whoever has asked has gone: half-way is no state to be left in.
 pub(super) async fn remove_sandbox(app: &Arc<App>, wanted: Reference, force: bool) -> Result<()> {
     let begun = app.change(move |world| manager::begin_removal(world, &wanted, force)).await?;
-    let Removal::Drains { sandbox, endpoint, services, limit, unseen } = begun else { return Ok(()) };
+    let Removal::Drains { sandbox, endpoint, services, least, limit, unseen } = begun else { return Ok(()) };
     let app = Arc::clone(app);
     let rest = tokio::task::spawn_local(async move {
         let until = Instant::now() + limit;
+        let drained = async {
+            tokio::time::sleep(least.min(limit)).await;
+            drained(&app, &endpoint, &services, until, unseen).await;
+        };
         tokio::select! {
-            () = drained(&app, &endpoint, &services, until, unseen) => {}
+            () = drained => {}
             () = app.stop.cancelled() => {
                 tracing::warn!(%sandbox, "it was about to be removed: it is left without new connections");
                 let remedy = "remove it again when the daemon runs";
                 return Err(ApiError::unavailable("the daemon is stopping").remedy(remedy).into());
             }
         }
-        let removed = app.change(move |world| manager::remove_sandbox(world, &sandbox, true)).await;
-        // Somebody else was quicker.
-        removed.or_else(|fault| if fault.0.code == netd_api::Code::NotFound { Ok(()) } else { Err(fault) })
+        app.change(move |world| manager::finish_removal(world, &sandbox)).await
     });
     rest.await.unwrap_or_else(|_| Err(ApiError::unavailable("the daemon is stopping").into()))
 }

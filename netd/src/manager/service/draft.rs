@@ -230,20 +230,8 @@ pub(super) fn check(service: &Service) -> Result<()> {
             return refuse(field, detail, "leave it out, or leave out the external name");
         }
     }
-    if service.east_west == EastWest::Connect {
-        let by_turns = matches!(service.policy, ServicePolicy::RoundRobin | ServicePolicy::Weighted);
-        let detail = if !matches!(service.answer, Answer::Vip { .. }) {
-            "only connections to a service's own address can go straight"
-        } else if !by_turns {
-            "the kernel picks an endpoint by turns or by weight alone"
-        } else if !service.external.is_empty() {
-            "the kernel leads nobody to backends outside"
-        } else {
-            ""
-        };
-        if !detail.is_empty() {
-            return refuse("EastWest", detail.into(), "use relay");
-        }
+    if let Some(why) = goes_not_straight(service) {
+        return refuse("EastWest", why.into(), "use relay");
     }
     let probe = service.health.as_ref().map(|check| &check.probe);
     let asks_nowhere =
@@ -266,6 +254,20 @@ pub(super) fn check(service: &Service) -> Result<()> {
         return refuse("Backends", detail, "name who answers there");
     }
     Ok(())
+}
+
+/// Why connections cannot go straight to an endpoint, though it was asked for.
+fn goes_not_straight(service: &Service) -> Option<&'static str> {
+    let by_turns = matches!(service.policy, ServicePolicy::RoundRobin | ServicePolicy::Weighted);
+    if service.east_west == EastWest::Relay {
+        None
+    } else if !matches!(service.answer, Answer::Vip { .. }) {
+        Some("only connections to a service's own address can go straight")
+    } else if !by_turns {
+        Some("the kernel picks an endpoint by turns or by weight alone")
+    } else {
+        (!service.external.is_empty()).then_some("the kernel leads nobody to backends outside")
+    }
 }
 
 fn no_external_name() -> crate::error::Fault {

@@ -10,12 +10,15 @@ use super::super::network::replace;
 use super::super::{World, find, sandbox};
 use crate::error::Result;
 use crate::model::{
-    Answer, EastWest, EndpointState, HealthProbe, Id, Membership, Sandbox, SandboxKey, Service,
+    Answer, EastWest, EndpointState, HealthProbe, Id, Membership, Sandbox, SandboxKey, Scope, Service,
 };
 use crate::tables::{service_id, service_id_here, usual_target};
 
 /// What connections of a leaving endpoint get where the service says nothing.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// After so long every other node that is connected to the cluster's store has heard of a change.
+const HEARD: Duration = Duration::from_secs(1);
 
 /// What a new sandbox is to its service.
 pub(crate) fn membership(world: &World, request: &CreateSandbox) -> Result<Option<Membership>> {
@@ -69,7 +72,10 @@ pub(crate) enum Removal {
         sandbox: Id,
         endpoint: Id,
         services: [Arc<str>; 2],
+        /// Until others have heard that it takes no more.
+        least: Duration,
         limit: Duration,
+        /// Its connections pass the data plane by.
         unseen: bool,
     },
 }
@@ -84,6 +90,8 @@ pub(crate) fn begin_removal(world: &mut World, wanted: &str, force: bool) -> Res
     let (Some(service), Some(endpoint), false) = (service.cloned(), endpoint.cloned(), force) else {
         return sandbox::remove(world, wanted, force).map(|()| Removal::Done);
     };
+    let network = model.networks.get(&service.network);
+    let is_shared = network.is_some_and(|network| network.scope() == Scope::Shared);
     set_state(world, &before, EndpointState::Draining)?;
     let about = [("sandbox", &*before.name), ("endpoint", &*endpoint.id)];
     world.tell("service", "drain", &service.id, &service.name, &about);
@@ -91,9 +99,21 @@ pub(crate) fn begin_removal(world: &mut World, wanted: &str, force: bool) -> Res
         sandbox: Arc::clone(&before.id),
         endpoint: Arc::clone(&endpoint.id),
         services: [service_id(&service.id), service_id_here(&service.id)],
+        least: if is_shared { HEARD } else { Duration::ZERO },
         limit: service.drain.unwrap_or(DRAIN),
         unseen: service.east_west == EastWest::Connect,
     })
+}
+
+/// Its connections have ended, or their time is over.
+pub(crate) fn finish_removal(world: &mut World, sandbox: &Id) -> Result<()> {
+    let model = world.model();
+    let Some(before) = model.sandboxes.get(sandbox).cloned() else { return Ok(()) };
+    let service = before.service.as_ref().and_then(|membership| model.services.get(&membership.service));
+    if let Some(service) = service.cloned() {
+        world.tell("service", "drained", &service.id, &service.name, &[("sandbox", &before.name)]);
+    }
+    sandbox::remove(world, sandbox, true)
 }
 
 /// Whether anything has changed.

@@ -145,5 +145,14 @@ pub(crate) fn connections(service: &mut api::Service, stats: &Stats) {
     for endpoint in &mut service.endpoints {
         let open = found.iter().filter_map(|service| service.backends.get(endpoint.id.as_str()));
         endpoint.active_connections = open.fold(0, |sum, open| sum.saturating_add(*open));
+        // One outside has no record: what this node has found is all there is.
+        let well = found.iter().find_map(|service| service.members.get(endpoint.id.as_str())?.well);
+        if endpoint.sandbox.is_empty() && endpoint.health != Health::None {
+            endpoint.health = match well {
+                Some(true) => Health::Healthy,
+                Some(false) => Health::Unhealthy,
+                None => Health::Starting,
+            };
+        }
     }
 }

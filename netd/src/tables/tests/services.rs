@@ -1,6 +1,5 @@
 //! Services as they are served: who answers, where, under which names; and that a step concerns its own service only.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,32 +9,14 @@ use proptest::prelude::*;
 
 use super::{Served, World, attached};
 use crate::model::{
-    self, Answer, Availability, Driver, EastWest, EndpointState, ExternalBackend, HealthCheck, HealthProbe,
-    Member, Membership, Network, Node, Peer, Protocol, PublishMode, Sandbox, Service, ServicePolicy,
-    ServicePort, ServicePublish,
+    self, Answer, Availability, Driver, EndpointState, ExternalBackend, HealthCheck, HealthProbe, Member,
+    Membership, Network, Node, Peer, Protocol, PublishMode, Sandbox, Service, ServicePort, ServicePublish,
 };
 use crate::tables::Change;
 use crate::testing;
 
 fn service(name: &str, network: &str, answer: Answer) -> Service {
-    Service {
-        id: format!("id-{name}").into(),
-        name: name.into(),
-        created: SystemTime::UNIX_EPOCH,
-        network: network.into(),
-        answer,
-        policy: ServicePolicy::RoundRobin,
-        affinity: None,
-        health: None,
-        drain: None,
-        prefer_local: false,
-        east_west: EastWest::Relay,
-        ports: Vec::new(),
-        publishes: Vec::new(),
-        external: Vec::new(),
-        draining: BTreeMap::new(),
-        labels: BTreeMap::new(),
-    }
+    Service { answer, ..testing::service(name, network, "") }
 }
 
 fn vip(address: &str) -> Answer {
