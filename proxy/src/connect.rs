@@ -94,7 +94,7 @@ impl Search {
                 break;
             }
             let Some(target) = self.candidate(account, kit) else { break };
-            match kit.reserve.spending(|| target.connect(account)) {
+            match kit.reserve.spending(|| target.connect(account, self.pool.leads_back)) {
                 Ok(Connecting { stream, done }) => {
                     let until = (!done).then(|| self.until(started));
                     let Target { backend, node, .. } = target;
@@ -214,8 +214,8 @@ fn ask<'t>(account: &Account, tried: &'t [u16], kit: &mut Kit) -> Ask<'t> {
 }
 
 impl Target {
-    fn connect(&self, account: &Account) -> io::Result<Connecting> {
-        let wanted = self.node.is_none() && account.is_as_client();
+    fn connect(&self, account: &Account, leads_back: bool) -> io::Result<Connecting> {
+        let wanted = self.node.is_none() && self.backend.is_here() && leads_back && account.is_as_client();
         let source = source::towards(account.client, self.address).filter(|_| wanted);
         if let Some(source) = source {
             if let Some(connecting) = socket::connect_as(source, self.address)? {

@@ -151,9 +151,17 @@ impl Control {
 
     fn put_service(&mut self, service: &Service, steps: &mut [Vec<Step>]) {
         let service = self.check_up(service);
+        let served = |control: &Self| {
+            let wanted = control.services.get(&service.id).filter(|wanted| !wanted.dropped);
+            wanted.map(|wanted| Arc::clone(&wanted.handle))
+        };
+        let before = served(self);
         self.make_service(&service, steps);
-        if let Some(wanted) = self.services.get(&service.id) {
-            self.reach(&wanted.handle, steps);
+        let after = served(self);
+        if let Some(handle) =
+            after.filter(|handle| !before.is_some_and(|before| Arc::ptr_eq(&before, handle)))
+        {
+            self.reach(&handle, steps);
         }
     }
 

@@ -11,9 +11,9 @@ mod arrivals;
 mod guest;
 mod mesh;
 mod meters;
-mod wire;
+pub(crate) mod wire;
 
-pub(crate) use arrivals::{Arrivals, Come};
+pub(crate) use arrivals::{Arrivals, Come, here};
 pub(crate) use guest::Guest;
 pub(crate) use mesh::{Mesh, Node};
 pub use meters::{HopCounts, Refusal};

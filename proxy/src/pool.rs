@@ -23,6 +23,7 @@ pub(crate) struct Pool {
     by_address: bool,
     connect_timeout: Duration,
     pub(crate) udp_idle: Duration,
+    pub(crate) leads_back: bool,
 }
 
 /// Some of the backends, and how one of them is chosen.
@@ -56,6 +57,7 @@ impl Pool {
             by_address: service.affinity.is_some(),
             connect_timeout: service.connect_timeout,
             udp_idle: service.udp_idle,
+            leads_back: service.leads_back,
         }
     }
 
@@ -68,6 +70,7 @@ impl Pool {
             by_address: self.by_address,
             connect_timeout: self.connect_timeout,
             udp_idle: self.udp_idle,
+            leads_back: self.leads_back,
         }
     }
 

@@ -160,6 +160,10 @@ pub struct Service {
     /// How long connections to a draining backend may go on; none: until they end by themselves.
     #[serde(default)]
     pub drain: Option<Duration>,
+    /// Whatever its backends of this node answer, and to whom, comes back by this node: they may be connected to under
+    /// their clients' addresses.
+    #[serde(default)]
+    pub leads_back: bool,
 }
 
 /// An active health check. A backend is well after `rise` good answers in a row, unwell after `fall` bad ones.

@@ -4,12 +4,15 @@
 
 mod funnels;
 mod groups;
+mod hop;
 mod lanes;
 mod meters;
 mod receive;
 mod reply;
 mod upstream;
+mod wrapped;
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -17,20 +20,23 @@ use std::time::{Duration, Instant};
 
 use netd_sys::datagram::{self, MAX_TRAIN, RecvBatch, SendBatch};
 use netd_sys::poll::{Event, Interest};
+use slab::Slab;
 
 use crate::flows::{End, Ended, FlowId, FlowTable, LaneId};
 use crate::snapshot::{ListenerHandle, ServiceHandle};
-use crate::table::{FunnelId, ListenerId};
+use crate::table::{FunnelId, ListenerId, ServiceId};
 use crate::worker::{Datagrams, Kit, SharedSocket, Token};
 
 use funnels::Funnels;
 use groups::Groups;
+use hop::MeshSocket;
 use lanes::{Lane, Lanes};
 pub(crate) use meters::DatagramMeters;
 pub use meters::{DatagramCounts, Dropped};
 use receive::Arrival;
 use reply::Replies;
 use upstream::Upstream;
+use wrapped::Wrapped;
 
 /// How many datagrams (or trains) one receive takes.
 const BATCH: usize = 64;
@@ -44,11 +50,15 @@ const DRAIN_IDLE: Duration = Duration::from_secs(5);
 pub(crate) struct Udp {
     lanes: Lanes,
     funnels: Funnels,
+    /// Sockets that other nodes send to.
+    meshes: Slab<MeshSocket>,
     table: FlowTable<Upstream>,
     incoming: RecvBatch,
     outgoing: SendBatch,
     groups: Groups,
     replies: Replies,
+    /// What is sent to and for other nodes.
+    wrapped: Wrapped,
     /// Places in `incoming` whose sending met a refusal.
     refused: Vec<usize>,
     draining: bool,
@@ -59,6 +69,7 @@ enum Number {
     Lane(LaneId),
     Flow(FlowId),
     Funnel(u32),
+    Mesh(u32),
 }
 
 impl Udp {
@@ -67,12 +78,14 @@ impl Udp {
         Self {
             lanes: Lanes::default(),
             funnels: Funnels::default(),
+            meshes: Slab::new(),
             table: FlowTable::new(flows),
             incoming: RecvBatch::new(BATCH, BYTES_EACH),
             // A train of full length may have to leave in two.
             outgoing: SendBatch::new(2 * BATCH),
             groups: Groups::new(BATCH),
             replies: Replies::new(),
+            wrapped: Wrapped::default(),
             refused: Vec::with_capacity(2 * BATCH),
             draining: false,
         }
@@ -120,6 +133,13 @@ impl Udp {
             !flow.upstream.leads_as(&flow.key, &lane.handle, &lane.pool)
         });
         self.close(ended);
+    }
+
+    /// Ends the flows of a lane, and the lane.
+    fn drop_lane(&mut self, id: LaneId) {
+        let ended = self.table.close_lane(id);
+        self.close(ended);
+        self.lanes.remove(id);
     }
 
     /// Closes the sockets that no flow needs any more, so that their ports are free for whoever comes next.
@@ -199,6 +219,44 @@ impl Datagrams for Udp {
         }
     }
 
+    fn put_mesh(&mut self, kit: &mut Kit, socket: SharedSocket) -> io::Result<()> {
+        prepare(&socket)?;
+        let number = Number::Mesh(self.meshes.vacant_key() as u32);
+        kit.poller.add(socket.as_fd(), number.token(), Interest::READ)?;
+        self.meshes.insert(MeshSocket { socket, lanes: HashMap::new() });
+        Ok(())
+    }
+
+    fn reach(&mut self, listener: &Arc<ListenerHandle>) {
+        let id = &listener.service.id;
+        for number in self.meshes.iter().map(|(number, _)| number).collect::<Vec<_>>() {
+            match self.meshes[number].lanes.get(id).copied() {
+                Some(lane) => {
+                    self.lanes.lead(lane, listener);
+                    self.refresh(lane);
+                }
+                None => {
+                    let lane = self.new_lane(Arc::clone(listener), Arc::clone(&self.meshes[number].socket));
+                    self.meshes[number].lanes.insert(Arc::clone(id), lane);
+                }
+            }
+        }
+    }
+
+    fn unreach(&mut self, service: &ServiceId) {
+        let lanes: Vec<LaneId> =
+            self.meshes.iter_mut().filter_map(|(_, mesh)| mesh.lanes.remove(service)).collect();
+        lanes.into_iter().for_each(|lane| self.drop_lane(lane));
+    }
+
+    fn drop_mesh(&mut self, kit: &mut Kit) {
+        for (_, mesh) in std::mem::take(&mut self.meshes) {
+            // Fails only when draining has taken it out before.
+            let _ = kit.poller.remove(mesh.socket.as_fd());
+            mesh.lanes.into_values().for_each(|lane| self.drop_lane(lane));
+        }
+    }
+
     fn service_changed(&mut self, _kit: &mut Kit, service: &Arc<ServiceHandle>) {
         for id in self.lanes.of_service(&service.id) {
             self.refresh(id);
@@ -209,6 +267,7 @@ impl Datagrams for Udp {
         match Number::from(number) {
             Number::Lane(lane) => self.receive(kit, Arrival::Lane(lane)),
             Number::Funnel(number) => self.receive(kit, Arrival::Funnel(number)),
+            Number::Mesh(number) => self.receive_mesh(kit, number),
             Number::Flow(flow) => self.gather(kit, flow),
         }
     }
@@ -244,6 +303,9 @@ impl Datagrams for Udp {
             let _ = kit.poller.remove(funnel.socket.as_fd());
         }
         self.funnels.clear();
+        for (_, mesh) in &self.meshes {
+            let _ = kit.poller.remove(mesh.socket.as_fd());
+        }
         for lane in self.lanes.iter() {
             // The socket itself stays until the lane's flows have ended: answers leave through it.
             if lane.handle.listener.funnel.is_none() {
@@ -281,6 +343,7 @@ impl Number {
             Self::Lane(LaneId(id)) => u64::from(id) << 2,
             Self::Flow(FlowId(id)) => u64::from(id) << 2 | 1,
             Self::Funnel(number) => u64::from(number) << 2 | 2,
+            Self::Mesh(number) => u64::from(number) << 2 | 3,
         })
     }
 }
@@ -291,7 +354,8 @@ impl From<u64> for Number {
         match number & 3 {
             0 => Self::Lane(LaneId(id)),
             1 => Self::Flow(FlowId(id)),
-            _ => Self::Funnel(id),
+            2 => Self::Funnel(id),
+            _ => Self::Mesh(id),
         }
     }
 }

@@ -46,6 +46,18 @@ pub(crate) trait Datagrams {
     /// Ends all flows of the listener and lets go of its socket. Does nothing for an unknown one.
     fn drop_listener(&mut self, kit: &mut Kit, listener: &ListenerId);
 
+    /// Takes datagrams of other nodes through `socket` too, which is registered.
+    fn put_mesh(&mut self, kit: &mut Kit, socket: SharedSocket) -> io::Result<()>;
+
+    /// Other nodes may ask for the service of this listener, which is the mesh's own.
+    fn reach(&mut self, listener: &Arc<ListenerHandle>);
+
+    /// They may not any more; its flows end.
+    fn unreach(&mut self, service: &ServiceId);
+
+    /// Lets go of the mesh's sockets, and ends all flows that came through them.
+    fn drop_mesh(&mut self, kit: &mut Kit);
+
     /// Other backends have been published: flows to one that is gone (see `Pool::keeps`) end or move at once.
     fn service_changed(&mut self, kit: &mut Kit, service: &Arc<ServiceHandle>);
 
@@ -107,12 +119,13 @@ pub(crate) enum Step {
     PutMesh(Arc<Mesh>),
     /// A socket that other nodes come to.
     OpenMesh {
+        protocol: Protocol,
         socket: SharedSocket,
         shared: bool,
     },
     /// Other nodes may ask for this listener's service.
     Reach(Arc<ListenerHandle>),
-    Unreach(ServiceId),
+    Unreach(Protocol, ServiceId),
     DropMesh,
     /// A service's backends have been published.
     ServiceChanged(Arc<ServiceHandle>),
@@ -307,24 +320,33 @@ impl<D: Datagrams> Worker<D> {
                 self.kit.mesh = Some(mesh);
                 Ok(())
             }
-            Step::OpenMesh { socket, shared } => {
+            Step::OpenMesh { protocol, socket, shared } => {
                 let interest = if shared { Interest::READ_SHARED } else { Interest::READ };
-                self.doors
-                    .put_mesh(&self.kit, socket, interest)
-                    .map_err(|error| Refused { listener: MESH_TCP.into(), error })
+                match protocol {
+                    Protocol::Tcp => self.doors.put_mesh(&self.kit, socket, interest),
+                    Protocol::Udp => self.datagrams.put_mesh(&mut self.kit, socket),
+                }
+                .map_err(|error| Refused { listener: MESH_TCP.into(), error })
             }
             Step::Reach(listener) => {
-                self.sessions.arrivals.reach(listener);
+                match listener.listener.protocol {
+                    Protocol::Tcp => self.sessions.arrivals.reach(listener),
+                    Protocol::Udp => self.datagrams.reach(&listener),
+                }
                 Ok(())
             }
-            Step::Unreach(service) => {
-                self.sessions.arrivals.forget(&service);
+            Step::Unreach(protocol, service) => {
+                match protocol {
+                    Protocol::Tcp => self.sessions.arrivals.forget(&service),
+                    Protocol::Udp => self.datagrams.unreach(&service),
+                }
                 Ok(())
             }
             Step::DropMesh => {
                 self.kit.mesh = None;
                 self.doors.drop_mesh(&self.kit);
                 self.sessions.arrivals.forget_all();
+                self.datagrams.drop_mesh(&mut self.kit);
                 Ok(())
             }
             Step::ServiceChanged(service) => {

@@ -16,8 +16,8 @@ use std::net::IpAddr;
 
 pub(crate) use option::set;
 pub use option::{
-    BUFFER_BYTES, connect, enlarge_buffers, receive_local_address, receive_local_port, receive_trains,
-    without_checksums_in, without_checksums_out,
+    BUFFER_BYTES, connect, connect_as, enlarge_buffers, receive_local_address, receive_local_port,
+    receive_trains, without_checksums_in, without_checksums_out,
 };
 pub use receive::{Datagram, RecvBatch};
 pub use send::{Failure, Outgoing, SendBatch, Sent};

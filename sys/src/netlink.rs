@@ -26,6 +26,7 @@ pub mod monitor;
 pub mod neigh;
 pub mod qdisc;
 pub mod route;
+pub mod rule;
 #[cfg(test)]
 mod tests;
 pub mod vxlan;

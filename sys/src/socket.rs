@@ -66,7 +66,7 @@ pub fn bind_udp_for_others(address: SocketAddr, how_many: usize) -> Result<Vec<O
     Ok(sockets)
 }
 
-fn transparent(socket: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn transparent(socket: BorrowedFd<'_>) -> io::Result<()> {
     match SockRef::from(&socket).domain()? {
         Domain::IPV6 => datagram::set(socket, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1),
         _ => datagram::set(socket, libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1),

@@ -11,13 +11,13 @@ use crate::hop::Mesh;
 use crate::metrics::Meters;
 use crate::snapshot::{ListenerHandle, ServiceHandle};
 use crate::stats::MeshStats;
-use crate::table::{self, Listener, ListenerId, MESH_TCP, Protocol, ServiceId, Source};
+use crate::table::{self, Listener, ListenerId, MESH_TCP, MESH_UDP, Protocol, ServiceId, Source};
 use crate::worker::{SharedSocket, Step};
 
 pub(super) struct WantedMesh {
     wanted: table::Mesh,
     nodes: Arc<Mesh>,
-    ways: [Way; 1],
+    ways: [Way; 2],
 }
 
 /// One protocol's part.
@@ -46,7 +46,7 @@ impl Control {
             (mesh.nodes, mesh.wanted) = (nodes, wanted.clone());
             return;
         }
-        let ways = [(Protocol::Tcp, MESH_TCP)].map(|(protocol, id)| Way {
+        let ways = [(Protocol::Tcp, MESH_TCP), (Protocol::Udp, MESH_UDP)].map(|(protocol, id)| Way {
             protocol,
             id: id.into(),
             sockets: sockets.remove(id).unwrap_or_default(),
@@ -57,6 +57,7 @@ impl Control {
             let count = way.sockets.len();
             for (worker, socket) in shared_out(way.protocol, &way.id, count, steps.len()) {
                 steps[worker].push(Step::OpenMesh {
+                    protocol: way.protocol,
                     socket: Arc::clone(&way.sockets[socket]),
                     shared: count < steps.len(),
                 });
@@ -85,8 +86,8 @@ impl Control {
 
     pub(super) fn unreach(&self, service: &ServiceId, steps: &mut [Vec<Step>]) {
         let Some(mesh) = &self.mesh else { return };
-        for _ in &mesh.ways {
-            let step = || Step::Unreach(Arc::clone(service));
+        for way in &mesh.ways {
+            let step = || Step::Unreach(way.protocol, Arc::clone(service));
             steps.iter_mut().for_each(|steps| steps.push(step()));
         }
     }

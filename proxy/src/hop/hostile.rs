@@ -12,6 +12,9 @@ pub fn header(bytes: &[u8]) {
 }
 
 fn heard(key: &Key, bytes: &[u8]) {
+    if let Ok((_, whole)) = wire::split(bytes) {
+        assert!(bytes.starts_with(whole));
+    }
     if let Heard::Header(header, length) = wire::read(key, bytes) {
         // There is one way to say a thing: what was read is what would be written.
         let mut again = Vec::new();

@@ -55,9 +55,10 @@ impl Key {
         signature
     }
 
-    /// Takes the same time whatever the difference is.
-    fn has_signed(&self, bytes: &[u8], signature: &[u8]) -> bool {
-        self.0.clone().chain_update(bytes).verify_truncated_left(signature).is_ok()
+    /// Whether a whole header is signed with this token. Takes the same time whatever the difference is.
+    pub(crate) fn has_signed(&self, whole: &[u8]) -> bool {
+        let Some((signed, signature)) = whole.split_last_chunk::<SIGNATURE>() else { return false };
+        self.0.clone().chain_update(signed).verify_truncated_left(signature).is_ok()
     }
 }
 
@@ -140,32 +141,48 @@ fn write_address(address: SocketAddr, out: &mut Vec<u8>) {
 
 /// Reads what has come so far. Nothing behind the length is looked at before the signature has been.
 pub(crate) fn read<'a>(key: &Key, bytes: &'a [u8]) -> Heard<'a> {
-    let compared = bytes.len().min(MAGIC.len());
-    if bytes[..compared] != MAGIC[..compared] {
-        return Heard::Wrong(Status::Malformed);
-    }
-    match bytes.get(3) {
-        Some(&VERSION) => {}
-        Some(_) => return Heard::Wrong(Status::Version),
-        None => return Heard::Part,
-    }
-    let Some(length) = bytes.get(4..6) else { return Heard::Part };
-    let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
-    if !(FIXED + SIGNATURE..=LONGEST).contains(&length) {
-        return Heard::Wrong(Status::Malformed);
-    }
-    let Some(whole) = bytes.get(..length) else { return Heard::Part };
-    let (signed, signature) = whole.split_at(length - SIGNATURE);
-    if !key.has_signed(signed, signature) {
+    let whole = match frame(bytes) {
+        Ok(Some(whole)) => whole,
+        Ok(None) => return Heard::Part,
+        Err(status) => return Heard::Wrong(status),
+    };
+    if !key.has_signed(whole) {
         return Heard::Wrong(Status::Denied);
     }
-    match fields(signed) {
-        Some(header) => Heard::Header(header, length),
+    match fields(whole) {
+        Some(header) => Heard::Header(header, whole.len()),
         None => Heard::Wrong(Status::Malformed),
     }
 }
 
-fn fields(signed: &[u8]) -> Option<Header<'_>> {
+/// The header that a datagram begins with, and its bytes. Whether it is signed is still to be looked at
+/// ([`Key::has_signed`]), unless the same bytes have been before.
+pub(crate) fn split(datagram: &[u8]) -> Result<(Header<'_>, &[u8]), Status> {
+    let whole = frame(datagram)?.ok_or(Status::Malformed)?;
+    Ok((fields(whole).ok_or(Status::Malformed)?, whole))
+}
+
+/// The bytes of a header, if all of them are there.
+fn frame(bytes: &[u8]) -> Result<Option<&[u8]>, Status> {
+    let compared = bytes.len().min(MAGIC.len());
+    if bytes[..compared] != MAGIC[..compared] {
+        return Err(Status::Malformed);
+    }
+    match bytes.get(3) {
+        Some(&VERSION) => {}
+        Some(_) => return Err(Status::Version),
+        None => return Ok(None),
+    }
+    let Some(length) = bytes.get(4..6) else { return Ok(None) };
+    let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+    if !(FIXED + SIGNATURE..=LONGEST).contains(&length) {
+        return Err(Status::Malformed);
+    }
+    Ok(bytes.get(..length))
+}
+
+fn fields(whole: &[u8]) -> Option<Header<'_>> {
+    let (signed, _) = whole.split_last_chunk::<SIGNATURE>()?;
     let mut rest = Rest(signed.get(6..)?);
     let [flags] = rest.take()?;
     let target_port = u16::from_be_bytes(rest.take()?);

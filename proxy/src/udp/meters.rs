@@ -23,12 +23,14 @@ pub enum Dropped {
     Backlog,
     /// It claims to come from a listening socket of ours: an answer would come back as the next question, for ever.
     Loop,
+    /// With what nodes say to each other before it, it is too long for a datagram.
+    TooLong,
     /// The kernel would not send it for another reason.
     Invalid,
 }
 
 impl Dropped {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Limit,
         Self::NoBackend,
         Self::Exhausted,
@@ -36,6 +38,7 @@ impl Dropped {
         Self::Unreachable,
         Self::Backlog,
         Self::Loop,
+        Self::TooLong,
         Self::Invalid,
     ];
 
@@ -48,6 +51,7 @@ impl Dropped {
             Self::Unreachable => "unreachable",
             Self::Backlog => "backlog",
             Self::Loop => "loop",
+            Self::TooLong => "too-long",
             Self::Invalid => "invalid",
         }
     }

@@ -7,8 +7,12 @@ use std::sync::Arc;
 use netd_sys::datagram::RecvBatch;
 
 use crate::flows::{FlowId, Key, LaneId, Traffic};
+use crate::hop::Refusal;
 use crate::worker::Kit;
 
+use super::hop::singles;
+use super::lanes::Lane;
+use super::upstream::{Upstream, Way};
 use super::{Dropped, Udp};
 
 /// How many batches one event may take, so that one busy listener does not starve the others.
@@ -102,6 +106,24 @@ impl Udp {
             let Some(flow) = self.table.flow(id) else { continue };
             let Some(entry) = self.lanes.get(flow.key.lane) else { continue };
             let (lane, meters) = (entry.id, &entry.handle.meters);
+            if let Way::Through(through) = &flow.upstream.way {
+                for &place in places {
+                    let datagram = self.incoming.datagram(place);
+                    for payload in singles(datagram.payload, datagram.segment) {
+                        if !self.wrapped.push(&through.header, payload) {
+                            meters.datagrams.dropped(Dropped::TooLong, 1);
+                        }
+                    }
+                }
+                let wrapped = &mut self.wrapped;
+                let sent =
+                    wrapped.send(&mut self.outgoing, flow.upstream.socket(), None, None, &meters.datagrams);
+                moved(entry, &flow.upstream, sent.bytes, sent.datagrams);
+                if sent.is_refused {
+                    self.node_refused(kit, id, Refusal::Away);
+                }
+                continue;
+            }
             let mut datagrams = 0;
             let mut out = self.outgoing.begin();
             for &place in places {
@@ -124,10 +146,7 @@ impl Udp {
                     _ => meters.datagrams.dropped(Dropped::from(&failure.error), 1),
                 }
             }
-            meters.moved_to_backend(sent.bytes as u64);
-            meters.datagrams.moved_to_backend(datagrams.saturating_sub(kept));
-            entry.handle.service.meters.moved_to_backend(sent.bytes as u64);
-            flow.upstream.backend().meters().moved_to_backend(sent.bytes as u64);
+            moved(entry, &flow.upstream, sent.bytes as u64, datagrams.saturating_sub(kept));
             if !self.refused.is_empty() {
                 self.forward_again(kit, id, lane);
             }
@@ -140,6 +159,10 @@ impl Udp {
         self.pick_again(kit, id);
         let Some(entry) = self.lanes.get(lane) else { return };
         let (Some(flow), meters) = (self.table.flow(id), &entry.handle.meters) else { return };
+        if !matches!(flow.upstream.way, Way::Straight) {
+            // The next datagram goes through the node that was found; this one is lost, as datagrams may be.
+            return meters.datagrams.dropped(Dropped::Refused, self.refused.len());
+        }
         let mut out = self.outgoing.begin();
         for &place in &self.refused {
             let datagram = self.incoming.datagram(place);
@@ -155,11 +178,15 @@ impl Udp {
             left = left.saturating_sub(traffic_of(&self.incoming, failure.tag as usize).datagrams);
             meters.datagrams.dropped(Dropped::from(&failure.error), 1);
         }
-        meters.datagrams.moved_to_backend(left);
-        meters.moved_to_backend(sent.bytes as u64);
-        entry.handle.service.meters.moved_to_backend(sent.bytes as u64);
-        flow.upstream.backend().meters().moved_to_backend(sent.bytes as u64);
+        moved(entry, &flow.upstream, sent.bytes as u64, left);
     }
+}
+
+pub(super) fn moved(lane: &Lane, upstream: &Upstream, bytes: u64, datagrams: u64) {
+    lane.handle.meters.moved_to_backend(bytes);
+    lane.handle.meters.datagrams.moved_to_backend(datagrams);
+    lane.handle.service.meters.moved_to_backend(bytes);
+    upstream.backend().meters().moved_to_backend(bytes);
 }
 
 fn traffic_of(batch: &RecvBatch, place: usize) -> Traffic {

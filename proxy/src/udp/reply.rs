@@ -8,9 +8,12 @@ use std::os::fd::AsFd;
 use netd_sys::datagram::{Local, RecvBatch};
 
 use crate::flows::{FlowId, LaneId, Traffic};
+use crate::hop::{Refusal, Status};
 use crate::worker::Kit;
 
 use super::groups::Groups;
+use super::hop::{answer, heard, singles};
+use super::upstream::Way;
 use super::{BATCH, BYTES_EACH, Dropped, Udp};
 
 /// What has come from backends and not left yet.
@@ -25,6 +28,17 @@ struct Target {
     lane: LaneId,
     client: SocketAddr,
     from: Option<Local>,
+    head: Head,
+}
+
+/// What nodes say before an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Head {
+    None,
+    /// It is taken off, if it has this nonce.
+    Off(u64),
+    /// It is put before.
+    On(u64),
 }
 
 impl Replies {
@@ -49,20 +63,43 @@ impl Udp {
         let held = self.replies.batch.len();
         let lane = self.lanes.get(flow.key.lane);
         let port = lane.map_or(0, |lane| lane.answers_from(&flow.key));
+        let head = match &flow.upstream.way {
+            Way::Straight => Head::None,
+            Way::Through(through) => Head::Off(through.nonce),
+            Way::Visit(visit) => Head::On(visit.nonce),
+        };
+        let mut refusal = None;
         let mut traffic = Traffic::default();
         for place in held - count..held {
             let datagram = self.replies.batch.datagram(place);
-            traffic.add(Traffic::of(datagram.payload, datagram.segment));
+            match head {
+                Head::None | Head::On(_) => traffic.add(Traffic::of(datagram.payload, datagram.segment)),
+                Head::Off(nonce) => {
+                    for single in singles(datagram.payload, datagram.segment) {
+                        match heard(nonce, single) {
+                            Some((Status::Ok, payload)) => traffic.add(Traffic::of(payload, None)),
+                            Some((status, _)) => refusal = Refusal::of(status),
+                            // Not the node's, whoever sent it.
+                            None => {}
+                        }
+                    }
+                }
+            }
             let from = flow.key.local.map(|address| Local { address, interface: 0, port });
-            self.replies.targets.push(Target { lane: flow.key.lane, client: flow.key.client, from });
+            self.replies.targets.push(Target { lane: flow.key.lane, client: flow.key.client, from, head });
         }
-        if let Some(lane) = lane {
+        if let Some(lane) = lane.filter(|_| traffic.datagrams > 0) {
             flow.upstream.answered(lane, &flow.key, traffic.bytes);
             lane.handle.meters.datagrams.moved_to_client(traffic.datagrams);
             lane.handle.service.meters.moved_to_client(traffic.bytes);
             lane.handle.meters.moved_to_client(traffic.bytes);
         }
-        self.table.backend_sent(id, traffic, kit.now);
+        if traffic.datagrams > 0 {
+            self.table.backend_sent(id, traffic, kit.now);
+        }
+        if let Some(why) = refusal {
+            self.node_refused(kit, id, why);
+        }
         if held == self.replies.batch.capacity() {
             self.send_replies();
         }
@@ -82,7 +119,7 @@ impl Udp {
             let Some(lane) = self.lanes.get(LaneId(lane)) else { continue };
             let meters = &lane.handle.meters.datagrams;
             let mut out = self.outgoing.begin();
-            for &place in places {
+            for &place in places.iter().filter(|place| targets[**place].head == Head::None) {
                 let (target, datagram) = (&targets[place], batch.datagram(place));
                 if !out.push(Some(target.client), target.from, datagram.segment, datagram.payload, 0) {
                     meters.dropped(Dropped::Backlog, 1);
@@ -93,8 +130,34 @@ impl Udp {
             for failure in sent.failures {
                 meters.dropped(Dropped::from(&failure.error), 1);
             }
+            for &place in places.iter().filter(|place| targets[**place].head != Head::None) {
+                let (target, datagram) = (&targets[place], batch.datagram(place));
+                for single in singles(datagram.payload, datagram.segment) {
+                    let fits = match target.head {
+                        Head::On(nonce) => self.wrapped.push(&answer(Status::Ok, nonce), single),
+                        Head::Off(nonce) => match heard(nonce, single) {
+                            Some((Status::Ok, payload)) => self.wrapped.push(&[], payload),
+                            _ => true,
+                        },
+                        Head::None => true,
+                    };
+                    if !fits {
+                        meters.dropped(Dropped::TooLong, 1);
+                    }
+                }
+                let to = Some(target.client);
+                self.wrapped.send(&mut self.outgoing, lane.socket.as_fd(), to, target.from, meters);
+            }
         }
         targets.clear();
         batch.clear();
+    }
+
+    /// The node that a flow goes through says that it cannot, or is not there: the next datagram goes elsewhere.
+    pub(super) fn node_refused(&mut self, kit: &mut Kit, id: FlowId, why: Refusal) {
+        if let Some(Way::Through(through)) = self.table.flow(id).map(|flow| &flow.upstream.way) {
+            through.node.failed(why);
+        }
+        self.note_refusal(kit, id);
     }
 }

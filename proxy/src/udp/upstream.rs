@@ -13,11 +13,14 @@ use crate::affinity::Hold;
 use crate::ejection::Door;
 use crate::flows::{End, Ended, FlowId, Key, Room};
 use crate::gate::Pass;
+use crate::hop::{Header, Node, Status};
 use crate::metrics::Failure;
 use crate::snapshot::{Ask, BackendHandle, ListenerHandle, Occupied, Pool, ServiceHandle};
-use crate::table::Protocol;
+use crate::source;
+use crate::table::{Place, Protocol};
 use crate::worker::Kit;
 
+use super::hop::{Through, Visit};
 use super::{Dropped, Lane, Number, Udp};
 
 pub(super) struct Upstream {
@@ -25,6 +28,7 @@ pub(super) struct Upstream {
     peer: SocketAddr,
     occupied: Occupied,
     service: Arc<ServiceHandle>,
+    pub(super) way: Way,
     /// The backend's host said that nobody listens there; the next datagram looks for another place.
     refused: bool,
     /// The place is already the other one of two addresses that the backend has.
@@ -34,7 +38,31 @@ pub(super) struct Upstream {
     _hold: Option<Hold>,
 }
 
+/// How a flow gets from its client to its backend.
+pub(super) enum Way {
+    /// Both are met by this node.
+    Straight,
+    /// The backend's node leads on.
+    Through(Box<Through>),
+    /// The client has come to another node.
+    Visit(Box<Visit>),
+}
+
 impl Upstream {
+    pub(super) fn new(
+        socket: OwnedFd,
+        peer: SocketAddr,
+        backend: &Arc<BackendHandle>,
+        service: Arc<ServiceHandle>,
+        way: Way,
+        pass: Pass,
+        hold: Option<Hold>,
+    ) -> Self {
+        backend.meters().opened();
+        let occupied = backend.occupy();
+        Self { socket, peer, occupied, service, way, refused: false, turned: false, _pass: pass, _hold: hold }
+    }
+
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -46,17 +74,27 @@ impl Upstream {
     /// Whether the flow of `key` would still be led there.
     pub(super) fn leads_as(&self, key: &Key, handle: &ListenerHandle, pool: &Pool) -> bool {
         let backend = &self.occupied.backend;
-        let addresses = backend.addresses(key.client.ip(), handle.listener.target(key.port));
-        Arc::ptr_eq(&self.service, &handle.service)
-            && pool.keeps(backend)
-            && addresses.contains(&Some(self.peer))
+        let target = handle.listener.target(key.port);
+        let leads = match &self.way {
+            Way::Straight => backend.addresses(key.client.ip(), target).contains(&Some(self.peer)),
+            Way::Through(through) => port_of(backend, key, target) == Some(through.port),
+            Way::Visit(visit) => {
+                let addresses = backend.addresses(visit.client.ip(), Some(visit.port));
+                backend.is_here() && addresses.contains(&Some(self.peer))
+            }
+        };
+        Arc::ptr_eq(&self.service, &handle.service) && pool.keeps(backend) && leads
     }
 
     /// The backend has sent something.
     pub(super) fn answered(&self, lane: &Lane, key: &Key, bytes: u64) {
         let backend = self.backend();
         backend.meters().moved_to_client(bytes);
-        backend.reached(Door::new(Protocol::Udp, lane.target_port(key)));
+        let port = match &self.way {
+            Way::Visit(visit) => Some(visit.port),
+            Way::Straight | Way::Through(_) => lane.target_port(key),
+        };
+        backend.reached(Door::new(Protocol::Udp, port));
     }
 
     /// Tells of the flow that has ended, once.
@@ -67,11 +105,15 @@ impl Upstream {
             // Counted only: a flood of made-up sources would be a flood of lines.
             return;
         }
+        let client = match &self.way {
+            Way::Visit(visit) => visit.client,
+            Way::Straight | Way::Through(_) => flow.key.client,
+        };
         tracing::info!(
             target: "access",
             listener = &*handle.listener.id,
             service = &*self.service.label,
-            client = %flow.key.client,
+            client = %client,
             backend = &*self.occupied.backend.id,
             seconds = (flow.last - flow.opened).as_secs_f64(),
             to_backend = flow.from_client.bytes,
@@ -122,39 +164,24 @@ impl Udp {
     fn try_open(&mut self, kit: &mut Kit, key: Key, handle: &ListenerHandle) -> Result<FlowId, Dropped> {
         let pool = self.lanes.get(key.lane).map(|lane| Arc::clone(&lane.pool)).ok_or(Dropped::NoBackend)?;
         let service = &handle.service;
-        let port = handle.listener.target(key.port);
-        let ask = ask(kit, &key, port, &[]);
-        let (_, backend) = service.pick(&pool, &ask).ok_or(Dropped::NoBackend)?;
-        let peer = backend.address(key.client.ip(), port).ok_or(Dropped::NoBackend)?;
+        let (backend, route) = choose(kit, &key, handle, &pool, &[]).ok_or(Dropped::NoBackend)?;
         let pass = self.room(kit, key, handle).ok_or(Dropped::Limit)?;
-        let socket = match datagram::connect(peer) {
+        let opened = match route.open(kit, &key, handle, &backend) {
             // Another flow's descriptor does as well, if one has gone quiet.
             Err(error) if socket::no_descriptors(&error) => {
                 let given_up = self.table.give_up(key.lane, kit.now).ok_or(Dropped::Exhausted)?;
                 self.close([given_up]);
-                datagram::connect(peer)
+                route.open(kit, &key, handle, &backend)
             }
-            connected => connected,
+            opened => opened,
         };
-        let socket = socket.map_err(|error| Dropped::from(&error))?;
+        let (socket, way) = opened.map_err(|error| Dropped::from(&error))?;
         self.table.open(key, kit.now, |id| {
             kit.poller
                 .add(&socket, Number::Flow(id).token(), Interest::READ)
                 .map_err(|_| Dropped::Exhausted)?;
-            let occupied = backend.occupy();
-            backend.meters().opened();
             let hold = service.hold(key.client);
-            let service = Arc::clone(service);
-            Ok(Upstream {
-                socket,
-                peer,
-                occupied,
-                service,
-                refused: false,
-                turned: false,
-                _pass: pass,
-                _hold: hold,
-            })
+            Ok(Upstream::new(socket, route.peer, &backend, Arc::clone(service), way, pass, hold))
         })
     }
 
@@ -164,7 +191,7 @@ impl Udp {
     }
 
     /// A place in this worker's table, and one of the listener's on all workers.
-    fn room(&mut self, kit: &Kit, key: Key, handle: &ListenerHandle) -> Option<Pass> {
+    pub(super) fn room(&mut self, kit: &Kit, key: Key, handle: &ListenerHandle) -> Option<Pass> {
         loop {
             match self.table.make_room(key.lane, kit.now) {
                 Room::Free => break,
@@ -182,13 +209,20 @@ impl Udp {
     /// The socket of this flow has reported that its backend does not listen.
     pub(super) fn note_refusal(&mut self, kit: &mut Kit, id: FlowId) {
         let Some(flow) = self.table.flow(id) else { return };
+        if matches!(flow.upstream.way, Way::Visit(_)) {
+            return self.end_visit(id, Status::Refused);
+        }
         if let Some(lane) = self.lanes.get(flow.key.lane) {
             lane.handle.meters.failed(Failure::Refused);
             lane.handle.service.meters.failed(Failure::Refused);
             let backend = flow.upstream.backend();
             let port = lane.target_port(&flow.key);
+            let is_remote = matches!(flow.upstream.way, Way::Through(_));
             // One that may listen in the other family is not at fault yet.
-            if flow.upstream.turned || backend.addresses(flow.upstream.peer.ip(), port)[1].is_none() {
+            if is_remote
+                || flow.upstream.turned
+                || backend.addresses(flow.upstream.peer.ip(), port)[1].is_none()
+            {
                 let ask = ask(kit, &flow.key, port, &[]);
                 lane.handle.service.failed(&lane.pool, backend, Failure::Refused, &ask);
             }
@@ -209,15 +243,15 @@ impl Udp {
         let other = elsewhere(kit, lane, &key, &pool, &flow.upstream);
         let Some(upstream) = self.table.upstream_mut(id) else { return };
         upstream.refused = false;
-        let Some(Elsewhere { peer, occupied, turned }) = other else { return };
-        let connected = datagram::connect(peer).and_then(|socket| {
+        let Some(Elsewhere { route, occupied, turned }) = other else { return };
+        let connected = route.open(kit, &key, &handle, &occupied.backend).and_then(|(socket, way)| {
             kit.poller.add(&socket, Number::Flow(id).token(), Interest::READ)?;
-            Ok::<_, io::Error>(socket)
+            Ok::<_, io::Error>((socket, way))
         });
-        if let Ok(socket) = connected {
+        if let Ok((socket, way)) = connected {
             // The old socket is this flow's alone: closing it takes it out of the poller.
-            (upstream.socket, upstream.peer, upstream.occupied) = (socket, peer, occupied);
-            upstream.turned = turned;
+            (upstream.socket, upstream.peer, upstream.occupied) = (socket, route.peer, occupied);
+            (upstream.way, upstream.turned) = (way, turned);
             upstream.backend().meters().opened();
             handle.meters.retried();
             handle.service.meters.retried();
@@ -225,17 +259,135 @@ impl Udp {
     }
 }
 
+/// Where a flow's datagrams go.
+struct Route {
+    peer: SocketAddr,
+    /// Through whom, if that is not the backend itself.
+    node: Option<Arc<Node>>,
+}
+
+impl Route {
+    /// None when the backend's node is known to be gone.
+    fn to(kit: &Kit, key: &Key, backend: &BackendHandle, port: Option<u16>) -> Option<Self> {
+        match backend.place {
+            Place::Node { mesh } => {
+                let node = kit.mesh.as_ref()?.at(mesh)?;
+                Some(Self { peer: mesh, node: Some(Arc::clone(node)) })
+            }
+            Place::Here | Place::Elsewhere => {
+                Some(Self { peer: backend.address(key.client.ip(), port)?, node: None })
+            }
+        }
+    }
+
+    fn open(
+        &self,
+        kit: &mut Kit,
+        key: &Key,
+        handle: &ListenerHandle,
+        backend: &BackendHandle,
+    ) -> io::Result<(OwnedFd, Way)> {
+        let is_as_client = source::is_clients(&handle.listener.source, key.client);
+        let Some(node) = &self.node else {
+            let leads_back = backend.is_here() && handle.service.pool().leads_back;
+            let client = source::towards(key.client, self.peer).filter(|_| is_as_client && leads_back);
+            return Ok((connect(handle, client, self.peer)?, Way::Straight));
+        };
+        let impossible = || io::Error::from(io::ErrorKind::HostUnreachable);
+        let mesh = kit.mesh.clone().ok_or_else(impossible)?;
+        let port = port_of(backend, key, handle.listener.target(key.port)).ok_or_else(impossible)?;
+        let nonce = kit.random();
+        let local = key.local.unwrap_or(handle.listener.address.ip());
+        let asked = if key.port == 0 { handle.listener.address.port() } else { key.port };
+        let mut header = Vec::new();
+        let written = Header {
+            service: &handle.service.id,
+            backend: &backend.id,
+            target_port: port,
+            client: key.client,
+            asked: SocketAddr::new(local, asked),
+            as_client: is_as_client,
+            proxy_protocol: None,
+            nonce,
+            is_datagram: true,
+        }
+        .write(&mesh.key, &mut header);
+        if !written {
+            return Err(impossible());
+        }
+        let socket = datagram::connect(self.peer)?;
+        let through = Through { node: Arc::clone(node), header: header.into(), nonce, port };
+        node.to.opened();
+        Ok((socket, Way::Through(Box::new(through))))
+    }
+}
+
+/// A socket to `peer`, from the client's address if one is given and it can be.
+pub(super) fn connect(
+    handle: &ListenerHandle,
+    client: Option<SocketAddr>,
+    peer: SocketAddr,
+) -> io::Result<OwnedFd> {
+    if let Some(client) = client {
+        if let Some(socket) = datagram::connect_as(client, peer)? {
+            return Ok(socket);
+        }
+        handle.meters.lost_address();
+        handle.service.meters.lost_address();
+    }
+    datagram::connect(peer)
+}
+
+fn port_of(backend: &BackendHandle, key: &Key, target: Option<u16>) -> Option<u16> {
+    let [first, second] = backend.addresses(key.client.ip(), target);
+    first.or(second).map(|address| address.port())
+}
+
+/// A backend that can be reached, but not this one.
+fn choose(
+    kit: &mut Kit,
+    key: &Key,
+    handle: &ListenerHandle,
+    pool: &Pool,
+    not: &[u16],
+) -> Option<(Arc<BackendHandle>, Route)> {
+    let port = handle.listener.target(key.port);
+    let mut tried = [0; ATTEMPTS];
+    let mut count = not.len().min(ATTEMPTS);
+    tried[..count].copy_from_slice(&not[..count]);
+    while count < ATTEMPTS {
+        let ask = ask(kit, key, port, &tried[..count]);
+        let (index, backend) = handle.service.pick(pool, &ask)?;
+        if let Some(route) = Route::to(kit, key, backend, port) {
+            return Some((Arc::clone(backend), route));
+        }
+        tried[count] = index;
+        count += 1;
+    }
+    None
+}
+
+/// Backends that one datagram makes us look at.
+const ATTEMPTS: usize = 8;
+
 /// Where a flow that is refused may go on.
 struct Elsewhere {
-    peer: SocketAddr,
+    route: Route,
     occupied: Occupied,
     turned: bool,
 }
 
 fn elsewhere(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream) -> Option<Elsewhere> {
     let backend = &now.occupied.backend;
-    let turn = backend.other_than(now.peer, lane.target_port(key));
-    let turn = turn.map(|peer| Elsewhere { peer, occupied: backend.occupy(), turned: true });
+    let other = match now.way {
+        Way::Straight => backend.other_than(now.peer, lane.target_port(key)),
+        Way::Through(_) | Way::Visit(_) => None,
+    };
+    let turn = other.map(|peer| Elsewhere {
+        route: Route { peer, node: None },
+        occupied: backend.occupy(),
+        turned: true,
+    });
     if now.turned {
         another(kit, lane, key, pool, now).or(turn)
     } else {
@@ -245,11 +397,8 @@ fn elsewhere(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream)
 
 fn another(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream) -> Option<Elsewhere> {
     let refusing = pool.index_of(&now.occupied.backend.id);
-    let port = lane.target_port(key);
-    let ask = ask(kit, key, port, refusing.as_slice());
-    let (_, backend) = lane.handle.service.pick(pool, &ask)?;
-    let peer = backend.address(key.client.ip(), port)?;
-    Some(Elsewhere { peer, occupied: backend.occupy(), turned: false })
+    let (backend, route) = choose(kit, key, &lane.handle, pool, refusing.as_slice())?;
+    Some(Elsewhere { route, occupied: backend.occupy(), turned: false })
 }
 
 fn ask<'t>(kit: &mut Kit, key: &Key, port: Option<u16>, tried: &'t [u16]) -> Ask<'t> {

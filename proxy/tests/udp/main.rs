@@ -6,4 +6,5 @@
 mod backend_changes;
 mod bounds;
 mod exchange;
+mod hop;
 mod rig;

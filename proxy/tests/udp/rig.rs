@@ -95,6 +95,13 @@ impl Rig {
         })
     }
 
+    /// The first backend is on another node; the rest is here.
+    pub(crate) fn set_first_on_node(&self, mesh: SocketAddr, backends: &[SocketAddr]) {
+        let Change::PutService(mut service) = self.service(backends) else { unreachable!("a service") };
+        service.backends[0].place = Place::Node { mesh };
+        self.proxy.apply(vec![Change::PutService(service)], Vec::new()).unwrap();
+    }
+
     fn service(&self, backends: &[SocketAddr]) -> Change {
         let backends = backends.iter().map(|address| Backend {
             id: address.to_string().into(),

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::socket;
+
 const UDP_NO_CHECK6_TX: libc::c_int = 101;
 const UDP_NO_CHECK6_RX: libc::c_int = 102;
 
@@ -73,6 +75,26 @@ pub fn connect(peer: SocketAddr) -> io::Result<OwnedFd> {
     receive_trains(&socket)?;
     socket.connect(&peer.into())?;
     Ok(socket.into())
+}
+
+/// The same from somebody else's address, and port if that can be had: what the peer answers has to be led here. `None`
+/// when the kernel will not have it.
+pub fn connect_as(source: SocketAddr, peer: SocketAddr) -> io::Result<Option<OwnedFd>> {
+    let socket = Socket::new(Domain::for_address(peer), Type::DGRAM.nonblocking(), None)?;
+    if socket::transparent(socket.as_fd()).is_err() {
+        return Ok(None);
+    }
+    // Another flow may be from there, to somewhere else.
+    socket.set_reuse_address(true)?;
+    // A client on this host has the port itself; and some ports are for the privileged.
+    let anywhere = SocketAddr::new(source.ip(), 0);
+    if socket.bind(&source.into()).is_err() && socket.bind(&anywhere.into()).is_err() {
+        return Ok(None);
+    }
+    enlarge_buffers(&socket)?;
+    receive_trains(&socket)?;
+    socket.connect(&peer.into())?;
+    Ok(Some(socket.into()))
 }
 
 pub(crate) fn set(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {

@@ -57,6 +57,7 @@ impl Program {
             Part::Version(IpVersion::V6) => self.presume_family(NFPROTO_IPV6),
             Part::ToHost => self.host_bound(),
             Part::Marked(half) => self.marked(*half),
+            Part::Transparent => self.transparent(),
             Part::Connection(states) => self.connection(*states),
             Part::TcpSyn => self.tcp_syn(),
             Part::ArpForm => self.arp_form(),
@@ -247,6 +248,12 @@ impl Program {
         self.check(Operator::Equal, vec![0, 0, third, fourth]);
     }
 
+    fn transparent(&mut self) {
+        let ask = [number(SOCKET_KEY, SOCKET_TRANSPARENT), number(SOCKET_DREG, register(0).into())];
+        self.plain("socket", ask.to_vec());
+        self.check(Operator::Equal, vec![1]);
+    }
+
     fn tproxy(&mut self, to: SocketAddr) {
         let family = if to.is_ipv4() { NFPROTO_IPV4 } else { NFPROTO_IPV6 };
         self.presume_family(family);
@@ -386,6 +393,9 @@ const FIB_RESULT: u16 = 2;
 const FIB_FLAGS: u16 = 3;
 const FIB_RESULT_ADDRTYPE: u32 = 3;
 const FIB_F_DADDR: u32 = 2;
+const SOCKET_KEY: u16 = 1;
+const SOCKET_DREG: u16 = 2;
+const SOCKET_TRANSPARENT: u32 = 0;
 const TPROXY_FAMILY: u16 = 1;
 const TPROXY_REG_ADDR: u16 = 2;
 const TPROXY_REG_PORT: u16 = 3;

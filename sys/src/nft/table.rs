@@ -112,6 +112,8 @@ pub enum Part {
     ToHost,
     /// The second half of the packet's mark is this, see [`crate::datagram::mark_of`].
     Marked([u8; 2]),
+    /// It belongs to a socket of this host whose address need not be one of the host.
+    Transparent,
     /// The connection is in one of these states (`ct_state`).
     Connection(u32),
     /// The packet opens a TCP connection.
