@@ -13,6 +13,7 @@ use ipnetwork::IpNetwork;
 use serde::Deserialize;
 
 use crate::ipam::Pool;
+use crate::model::ClientAddress;
 pub(crate) use args::{LogFormat, RunArgs};
 pub(crate) use cluster::Cluster;
 use cluster::{ClusterSection, StoreChoice};
@@ -35,6 +36,8 @@ pub(crate) struct Config {
     pub mtu: u32,
     pub default_subnet: Option<IpNetwork>,
     pub publish_addresses: Vec<IpAddr>,
+    /// Of ports that are published from now on.
+    pub client_address: ClientAddress,
     pub steer: SteerBy,
     /// Programs whose sockets on a port do not keep it from being steered.
     pub reservation_holders: Vec<String>,
@@ -100,6 +103,7 @@ struct NetworkSection {
 struct PublishSection {
     addresses: Vec<IpAddr>,
     steer: SteerBy,
+    client_address: ClientAddress,
     reservation_holders: Option<Vec<String>>,
 }
 
@@ -153,6 +157,7 @@ impl Config {
             mtu: checked_mtu(file.network.mtu)?,
             default_subnet: file.network.default_subnet,
             publish_addresses: file.publish.addresses,
+            client_address: file.publish.client_address,
             steer: file.publish.steer,
             reservation_holders: checked_holders(file.publish.reservation_holders)?,
             resolv_conf: file.dns.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into()),

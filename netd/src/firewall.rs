@@ -23,7 +23,7 @@ pub(crate) use underlay::Ends;
 pub(crate) const TABLE: &str = "netd";
 
 /// Bridges of ours.
-const BRIDGES: &str = "bridges";
+pub(crate) const BRIDGES: &str = "bridges";
 /// Each of them twice: what enters and leaves by the same one. With br_netfilter loaded, bridged packets come here.
 const SAME: &str = "same_bridge";
 /// Nothing is forwarded to or from these.

@@ -158,6 +158,7 @@ impl World {
 
     /// Somebody else has changed the firewall table.
     pub(crate) fn repair_firewall(&mut self) {
+        self.reconcile.lead_answers();
         self.reconcile.write_firewall(self.books.model());
     }
 

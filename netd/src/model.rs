@@ -228,6 +228,8 @@ pub(crate) struct Publish {
     pub ephemeral: bool,
     #[serde(default)]
     pub by: PublishBy,
+    #[serde(default)]
+    pub client_address: ClientAddress,
 }
 
 /// How a host port is made to lead into the sandbox.
@@ -239,6 +241,17 @@ pub(crate) enum PublishBy {
     Bind,
     /// What arrives for the port is led to sockets elsewhere: a runtime's reservation may keep the port.
     Steer,
+}
+
+/// From whom connections through a published port come, as the sandbox sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ClientAddress {
+    /// From the host.
+    #[default]
+    Host,
+    /// From the client, where its answers come back by the host.
+    Client,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

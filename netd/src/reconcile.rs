@@ -6,6 +6,7 @@
 
 mod guard;
 mod host;
+mod mesh;
 mod sockets;
 mod steered;
 mod straight;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use netd_api::ApiError;
 use netd_dns::table::{Change as Dns, View, ViewId};
-use netd_proxy::table::{Change as Proxy, Listener, ListenerId, Protocol as Carried};
+use netd_proxy::table::{Change as Proxy, Listener, ListenerId, Mesh, Protocol as Carried};
 use netd_sys::netns::Netns;
 use netd_sys::nft::Nft;
 
@@ -28,7 +29,7 @@ use crate::error::{Chain, Result};
 use crate::files::{Files, HOSTS, RESOLV_CONF};
 use crate::firewall::Ends;
 use crate::model::{self, Id, Mode, Model, Protocol, Sandbox, SandboxKey};
-use crate::steer::{EastWest, Steering};
+use crate::steer::{EastWest, Steering, Transparent};
 use crate::tables::{Change, Projection};
 use crate::{firewall, hosts, resolvconf, resolver, steer};
 pub(crate) use host::HostResolver;
@@ -39,6 +40,8 @@ pub(crate) struct Reconcile {
     held: Held,
     steering: Steering,
     east_west: EastWest,
+    transparent: Transparent,
+    mesh: Option<Mesh>,
     session: Option<Session>,
     files: Files,
     host: HostResolver,
@@ -66,6 +69,8 @@ impl Reconcile {
             held: Held::default(),
             steering,
             east_west: EastWest::default(),
+            transparent: Transparent::default(),
+            mesh: None,
             session: None,
             files,
             host,
@@ -88,6 +93,7 @@ impl Reconcile {
         for change in changes {
             steps.extend(self.projection.apply(change));
         }
+        steps.extend(self.follow_mesh(model, changes));
         let was_open = self.steering.is_open();
         let vips = changes.iter().any(|change| steered::concerns_vips(change, model));
         if vips {
@@ -102,6 +108,7 @@ impl Reconcile {
         let dropped = dropped_views(&steps);
         let sockets = self.held.follow(&steps);
         let moves = self.steering.follow(&steps, false);
+        self.follow_transparent(&steps, false, model);
         if let Some(session) = &self.session {
             send(session, Batch { revision, full: false, changes: steps, sockets });
         }
@@ -168,7 +175,9 @@ impl Reconcile {
         self.session = Some(session);
         self.add_funnels(&mut changes, true);
         self.lead_all_straight(&changes, model);
+        changes.extend(self.put_mesh());
         let sockets = self.held.follow_all(&changes);
+        self.follow_transparent(&changes, true, model);
         // Before the data plane lets go of what an earlier control plane has left with it.
         self.steer_all(&changes, model);
         if let Some(session) = &self.session {
@@ -288,6 +297,7 @@ impl Reconcile {
         }
         let mut table = firewall::render(model, self.ends.as_ref());
         self.steering.render(&mut table);
+        self.transparent.render(&mut table);
         if let Err(error) = self.nft.replace(&table) {
             tracing::error!(error = %Chain(&error), "cannot write the firewall table");
         }
@@ -300,6 +310,7 @@ impl Reconcile {
 
     pub(crate) fn remove_firewall(&mut self) -> Result<()> {
         self.nft.delete(firewall::GUARD)?;
+        steer::remove_transparent()?;
         Ok(self.nft.delete(firewall::TABLE)?)
     }
 

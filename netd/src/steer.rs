@@ -6,6 +6,9 @@
 //!   elsewhere, so that the socket which a container runtime keeps on the port as a reservation does no harm. By
 //!   `sk_lookup` (BPF), or by nftables' tproxy where there is no BPF. `holder` tells a reservation from a server.
 //! * `eastwest`: connections of sandboxes to services that do not come here at all, but go straight to a backend.
+//!
+//! And the other way round: `transparent` leads a backend's answers to the data plane when that has connected under its
+//! client's address.
 
 mod bind;
 mod eastwest;
@@ -13,8 +16,10 @@ mod funnel;
 mod holder;
 mod rules;
 mod steering;
+mod transparent;
 
 pub(crate) use bind::{bind, is_clash};
 pub(crate) use eastwest::{EastWest, KEY as EAST_WEST};
 pub(crate) use holder::{Taken, holders};
 pub(crate) use steering::{Moves, Steering};
+pub(crate) use transparent::{Transparent, remove as remove_transparent};

@@ -4,9 +4,11 @@
 //! that carry it. A change therefore projects the records it concerns before and after, and sends the difference: the
 //! work does not grow with their number. [`Projection::whole`] is the same state sent from nothing, for a new data plane.
 
+mod client_address;
 mod difference;
 mod gateway;
 mod members;
+mod mesh;
 mod names;
 mod neighbours;
 mod part;
@@ -16,6 +18,7 @@ mod view;
 
 pub(crate) use gateway::{gateway_endpoint, has_view, has_way_out};
 pub(crate) use members::{Member, members};
+pub(crate) use mesh::mesh;
 pub(crate) use neighbours::{Entry as NeighbourEntry, Known, Mac, Neighbours};
 pub(crate) use publish::{funnel_id, listener_id};
 pub(crate) use service::{publish_id, service_id, service_id_here, usual_target};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::model::{
-    Answer, Bandwidth, BigTcp, DnsOptions, Driver, EastWest, Endpoint, Id, Mode, Network, NetworkOptions,
-    Protocol, Publish, PublishBy, Sandbox, Service, ServicePolicy, Subnet,
+    Answer, Bandwidth, BigTcp, ClientAddress, DnsOptions, Driver, EastWest, Endpoint, Id, Mode, Network,
+    NetworkOptions, Protocol, Publish, PublishBy, Sandbox, Service, ServicePolicy, Subnet,
 };
 
 pub(crate) fn sandbox(name: &str) -> Sandbox {
@@ -120,5 +120,14 @@ pub(crate) fn endpoint_at(network: &str, addresses: &[&str]) -> Endpoint {
 
 pub(crate) fn publish(protocol: Protocol, address: &str, first: u16, target: u16, count: u16) -> Publish {
     let addresses = vec![address.parse().expect("an address")];
-    Publish { protocol, addresses, first, target, count, ephemeral: false, by: PublishBy::Bind }
+    Publish {
+        protocol,
+        addresses,
+        first,
+        target,
+        count,
+        ephemeral: false,
+        by: PublishBy::Bind,
+        client_address: ClientAddress::Host,
+    }
 }

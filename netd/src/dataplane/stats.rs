@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use netd_proxy::Failure;
 use netd_proxy::table::{BackendState, Protocol};
 use netd_proxy::udp::Dropped;
+use netd_proxy::{Failure, Refusal};
 use serde::{Deserialize, Serialize};
 
 /// Listeners or services in one message, and backends of them: well below what a message may have.
@@ -22,6 +22,33 @@ pub(crate) struct Stats {
     pub dns: Dns,
     pub listeners: Vec<Listener>,
     pub services: Vec<Service>,
+    /// None without a cluster.
+    pub mesh: Option<Mesh>,
+}
+
+/// Connections from node to node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Mesh {
+    /// Came from addresses of no live node.
+    pub strangers: u64,
+    pub nodes: Vec<NodeHops>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NodeHops {
+    pub node: Arc<str>,
+    /// From here to there, and from there to here.
+    pub to: Hops,
+    pub from: Hops,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Hops {
+    pub opened: u64,
+    /// By reason; those that never happened are left out.
+    pub failed: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -98,6 +125,8 @@ pub(crate) struct Counts {
     pub retries: u64,
     pub retries_denied: u64,
     pub ejections: u64,
+    /// Backends that were to see their client's address and did not.
+    pub address_lost: u64,
     pub bytes_to_backend: u64,
     pub bytes_to_client: u64,
     /// Not cumulative, by [`netd_proxy::CONNECT_BOUNDS`].
@@ -128,7 +157,12 @@ impl Stats {
 
 /// The figures in parts that fit into a message each. The first has everything but listeners and services.
 pub(crate) fn parts(revision: u64, dns: &netd_dns::Stats, proxy: &netd_proxy::Stats) -> Vec<Stats> {
-    let mut parts = vec![Stats { revision, dns: Dns::from(dns), ..Stats::default() }];
+    let mut parts = vec![Stats {
+        revision,
+        dns: Dns::from(dns),
+        mesh: proxy.mesh.as_ref().map(Mesh::from),
+        ..Stats::default()
+    }];
     let listeners = proxy
         .listeners
         .chunks(PART)
@@ -243,6 +277,7 @@ impl From<&netd_proxy::Counts> for Counts {
             retries: counts.retries,
             retries_denied: counts.denied,
             ejections: counts.ejections,
+            address_lost: counts.address_lost,
             bytes_to_backend: counts.bytes_to_backend,
             bytes_to_client: counts.bytes_to_client,
             connect: counts.connect.into(),
@@ -253,6 +288,24 @@ impl From<&netd_proxy::Counts> for Counts {
             flows_evicted: datagrams.evicted,
             datagrams_dropped: happened(Dropped::ALL.map(|why| (why.name(), datagrams.dropped(why)))),
         }
+    }
+}
+
+impl From<&netd_proxy::MeshStats> for Mesh {
+    fn from(stats: &netd_proxy::MeshStats) -> Self {
+        let nodes = stats.nodes.iter().map(|node| NodeHops {
+            node: Arc::clone(&node.node),
+            to: Hops::from(&node.to),
+            from: Hops::from(&node.from),
+        });
+        Self { strangers: stats.strangers, nodes: nodes.collect() }
+    }
+}
+
+impl From<&netd_proxy::HopCounts> for Hops {
+    fn from(counts: &netd_proxy::HopCounts) -> Self {
+        let failed = happened(Refusal::ALL.map(|why| (why.name(), counts.failed(why))));
+        Self { opened: counts.opened, failed }
     }
 }
 

@@ -94,6 +94,7 @@ fn take(
         count: spec.container_ports().count(),
         ephemeral: spec.host_ports().is_none(),
         by,
+        client_address: world.config.client_address,
     };
     let candidates: Vec<u16> = match spec.host_ports() {
         Some(host) if spec.takes_first_free() => {

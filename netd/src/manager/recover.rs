@@ -111,6 +111,7 @@ pub(crate) fn recover(world: &mut World) -> Result<()> {
         note(repaired, "sandbox", &sandbox.name);
     }
     let model = world.books.model();
+    world.reconcile.lead_answers();
     world.reconcile.write_firewall(model);
     for sandbox in model.sandboxes.values() {
         world.reconcile.write_files(sandbox, model);

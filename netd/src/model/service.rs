@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Id, Protocol, Publish, PublishBy};
+use super::{ClientAddress, Id, Protocol, Publish, PublishBy};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Service {
@@ -63,6 +63,7 @@ impl ServicePublish {
             count: 1,
             ephemeral: false,
             by: PublishBy::Bind,
+            client_address: ClientAddress::default(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::PublishBy;
+use crate::model::{ClientAddress, PublishBy};
 use crate::testing;
 
 fn owner(name: &str) -> Owner {
@@ -15,7 +15,16 @@ fn owner(name: &str) -> Owner {
 
 fn publish(protocol: Protocol, addresses: &[&str], first: u16, count: u16) -> Publish {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    Publish { protocol, addresses, first, target: 80, count, ephemeral: false, by: PublishBy::Bind }
+    Publish {
+        protocol,
+        addresses,
+        first,
+        target: 80,
+        count,
+        ephemeral: false,
+        by: PublishBy::Bind,
+        client_address: ClientAddress::Host,
+    }
 }
 
 const ANY: [&str; 2] = ["0.0.0.0", "::"];

@@ -6,12 +6,12 @@ use std::fmt::{Display, Write as _};
 
 use super::stats::port;
 use crate::dataplane::Stats;
-use crate::dataplane::stats::{Counts, Service};
+use crate::dataplane::stats::{Counts, Mesh, Service};
 
 type Number = fn(&Counts) -> u64;
 
 /// Counters and gauges of a service: name, help, whether it only grows, value.
-const SERVICE: [(&str, &str, bool, Number); 11] = [
+const SERVICE: [(&str, &str, bool, Number); 12] = [
     ("connections_opened", "Connections and flows accepted", true, |counts| counts.accepted),
     ("connections_open", "Connections and flows open now", false, |counts| counts.open),
     ("connect_retries", "Attempts made on another backend after one failed", true, |counts| counts.retries),
@@ -23,6 +23,12 @@ const SERVICE: [(&str, &str, bool, Number); 11] = [
         "Times a backend was passed over because it could not be connected to",
         true,
         |counts| counts.ejections,
+    ),
+    (
+        "client_addresses_lost",
+        "Backends that were to see their client's address and did not",
+        true,
+        |counts| counts.address_lost,
     ),
     ("bytes_to_backend", "Bytes from clients to backends", true, |counts| counts.bytes_to_backend),
     ("bytes_to_client", "Bytes from backends to clients", true, |counts| counts.bytes_to_client),
@@ -75,6 +81,9 @@ pub(super) fn render(stats: &Stats) -> String {
             counts.connect_seconds,
         );
     }
+    if let Some(mesh) = &stats.mesh {
+        hops(&mut text, mesh);
+    }
     text.0
 }
 
@@ -105,6 +114,28 @@ fn ports(text: &mut Text, stats: &Stats) {
             text.sample(name, grows, &[("service", service), ("port", &port)], value(&listener.counts));
         }
     }
+}
+
+/// One node's name a label: as many as the cluster has.
+fn hops(text: &mut Text, mesh: &Mesh) {
+    let ways = || mesh.nodes.iter().flat_map(|node| [(node, "to", &node.to), (node, "from", &node.from)]);
+    text.family("hops_opened", "Connections and flows passed on to, or taken from, another node", "counter");
+    for (node, way, hops) in ways() {
+        text.sample("hops_opened", true, &[("node", &node.node), ("way", way)], hops.opened);
+    }
+    text.family("hops_failed", "Connections and flows that the node passed on to could not serve", "counter");
+    for (node, way, hops) in ways() {
+        for (reason, count) in &hops.failed {
+            let labels = [("node", &*node.node), ("way", way), ("reason", reason)];
+            text.sample("hops_failed", true, &labels, *count);
+        }
+    }
+    text.family(
+        "mesh_strangers",
+        "Connections and datagrams refused because no live node has their address",
+        "counter",
+    );
+    text.sample("mesh_strangers", true, &[], mesh.strangers);
 }
 
 fn dns(text: &mut Text, stats: &Stats) {

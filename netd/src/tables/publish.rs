@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use netd_proxy::table::{
     Backend, BackendState, FunnelId, Listener, ListenerId, Place, Policy, Protocol, Service, ServiceId,
-    Source,
 };
 
+use super::client_address;
 use super::gateway::gateway_endpoint;
 use crate::ipam::Family;
 use crate::model::{self, Model, Publish, PublishBy, Sandbox};
@@ -50,6 +50,8 @@ pub(super) fn of(sandbox: &Sandbox, model: &Model) -> Published {
                 }],
                 connect_timeout: CONNECT_TIMEOUT,
                 udp_idle: UDP_IDLE,
+                // Its addresses are on the networks that it leaves by.
+                leads_back: true,
                 ..Service::default()
             });
             for &address in &publish.addresses {
@@ -61,7 +63,7 @@ pub(super) fn of(sandbox: &Sandbox, model: &Model) -> Published {
                     funnel: funnel(publish, address),
                     target_port: None,
                     proxy_protocol: None,
-                    source: Source::Own,
+                    source: client_address::of(publish, sandbox, model),
                     limit: CONNECTION_LIMIT,
                 };
                 listeners.insert(Arc::clone(&listener.id), listener);

@@ -10,6 +10,7 @@ use netd_proxy::table::{
     Source,
 };
 
+use super::client_address;
 use super::members::{Member, members, usable};
 use super::part::{Held, NameKey, Part};
 use super::publish::{CONNECT_TIMEOUT, CONNECTION_LIMIT, UDP_IDLE, funnel_id, listener_id, protocol};
@@ -42,7 +43,7 @@ pub(super) fn of(service: &Service, model: &Model) -> Part {
     if matches!(service.answer, Answer::Name(_)) {
         return part;
     }
-    let all = balanced(service, &members);
+    let all = balanced(service, &members, model);
     let listeners = vip_listeners(service, &members, model);
     part.listeners.extend(listeners.map(|listener| (Arc::clone(&listener.id), listener)));
     let here: Vec<Member> = members.iter().filter(|member| member.place == Place::Here).cloned().collect();
@@ -54,7 +55,7 @@ pub(super) fn of(service: &Service, model: &Model) -> Part {
             PublishMode::Host => continue,
         };
         for &address in &publish.addresses {
-            let listener = published(service, publish, address, &to);
+            let listener = published(service, publish, address, &to, model);
             part.listeners.insert(Arc::clone(&listener.id), listener);
         }
     }
@@ -64,7 +65,7 @@ pub(super) fn of(service: &Service, model: &Model) -> Part {
             label: format!("{} (host)", service.name).into(),
             // The whole service asks them already; what it finds comes in by their states.
             health: None,
-            ..balanced(service, &here)
+            ..balanced(service, &here, model)
         };
         part.services.insert(Arc::clone(&local.id), local);
     }
@@ -78,7 +79,7 @@ pub(crate) fn usual_target(service: &Service) -> u16 {
     declared.or_else(|| service.publishes.first().map(|publish| publish.target)).unwrap_or(0)
 }
 
-fn balanced(service: &Service, members: &[Member]) -> proxy::Service {
+fn balanced(service: &Service, members: &[Member], model: &Model) -> proxy::Service {
     let target = usual_target(service);
     proxy::Service {
         id: service_id(&service.id),
@@ -97,6 +98,7 @@ fn balanced(service: &Service, members: &[Member]) -> proxy::Service {
         prefer_local: service.prefer_local,
         health: service.health.as_ref().map(check),
         drain: service.drain,
+        leads_back: client_address::leads_back(service, model),
     }
 }
 
@@ -160,10 +162,21 @@ fn vip_listeners<'a>(
     })
 }
 
-fn published(service: &Service, publish: &ServicePublish, address: IpAddr, to: &ServiceId) -> Listener {
+fn published(
+    service: &Service,
+    publish: &ServicePublish,
+    address: IpAddr,
+    to: &ServiceId,
+    model: &Model,
+) -> Listener {
     let id = publish_id(&service.id, publish, address);
     Listener {
         target_port: Some(publish.target),
+        // A header says it where one is wanted.
+        source: match publish.proxy_protocol {
+            Some(_) => Source::Own,
+            None => client_address::of_service(service, model),
+        },
         proxy_protocol: publish.proxy_protocol.map(|version| match version {
             ProxyProtocol::V1 => proxy::ProxyProtocol::V1,
             ProxyProtocol::V2 => proxy::ProxyProtocol::V2,
