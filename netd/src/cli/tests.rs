@@ -104,7 +104,7 @@ fn wrong_values_are_usage_errors_that_say_what_is_right() {
         ("sandbox create web -p 8080:0", "use 1 to 65535"),
         ("sandbox create web --mac 01:00:00:00:00:00", "group address"),
         ("network create n --subnet 10.0.0.1/24", "write 10.0.0.0/24"),
-        ("network create n -d overlay", "bridge only"),
+        ("network create n -d macvlan", "use bridge, or overlay"),
         ("sandbox create web --network name=a,colour=red", "use name, alias, ip, ip6 and mac"),
         ("service create web --network n --health icmp", "http://:PORT/PATH"),
         ("service create web --network n -p published=80", "target port is missing"),

@@ -27,7 +27,7 @@ use crate::store::{
     Watch,
 };
 pub(crate) use claim::Assigned;
-pub(crate) use cluster::{Cluster, Standing};
+pub(crate) use cluster::{Cluster, Standing, Untold};
 pub(crate) use member::name_taken;
 
 /// How long a commit waits until its own watch has told it.
@@ -170,6 +170,13 @@ impl Books {
                     }
                 }
             }
+        }
+    }
+
+    /// Waits so long for the cluster's watch to tell something, and takes that in.
+    pub(super) fn look_out(&mut self, limit: Duration) {
+        if let Some(batch) = self.next_shared(limit) {
+            self.note_shared(&batch);
         }
     }
 
@@ -317,9 +324,7 @@ impl Books {
         }
     }
 
-    /// Own commits with when they were done, and batches with the revision of the tables that have them, since the last
-    /// time.
-    pub(super) fn untold(&mut self) -> (Vec<(Revision, u64)>, Vec<(Revision, u64)>) {
+    pub(super) fn untold(&mut self) -> Untold {
         self.cluster.as_mut().map(Cluster::untold).unwrap_or_default()
     }
 

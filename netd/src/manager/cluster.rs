@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use netd_api::ApiError;
 use netd_api::system::ClusterStatus;
 
-use super::books::{Books, Cluster, Standing, name_taken};
+use super::books::{Books, Cluster, Standing, Untold, name_taken};
 use super::{World, network, new_id};
 use crate::config::Config;
 use crate::driver::Kernel;
@@ -33,10 +33,7 @@ const ADDRESSES: usize = 32;
 pub(crate) struct News {
     /// There is more to take in.
     pub more: bool,
-    /// What this node wrote, and at which nanosecond of the machine's monotonic clock that was said to be done.
-    pub written: Vec<(Revision, u64)>,
-    /// What was taken in, and with which revision of the tables.
-    pub taken_in: Vec<(Revision, u64)>,
+    pub untold: Untold,
 }
 
 /// This node's end of the cluster's store, if it belongs to one.
@@ -97,8 +94,7 @@ pub(super) fn enter(world: &mut World) -> Result<()> {
     }
     let deadline = Instant::now() + MOMENT;
     while !is_connected(&world.books) && Instant::now() < deadline {
-        world.books.take_in_shared();
-        std::thread::sleep(LOOK);
+        world.books.look_out(LOOK);
     }
     if !is_connected(&world.books) {
         let cause = world.books.condition().and_then(|condition| condition.cause);
@@ -114,7 +110,7 @@ pub(super) fn enter(world: &mut World) -> Result<()> {
                     let remedy = "give this one another --name, or end that one";
                     return Err(ApiError::conflict(name_taken(&other)).remedy(remedy).into());
                 }
-                std::thread::sleep(LOOK);
+                world.books.look_out(LOOK);
             }
             Ok(standing) => break standing,
             Err(error) => {
@@ -138,8 +134,7 @@ pub(crate) fn follow(world: &mut World) -> News {
     world.carry();
     world.note_condition();
     world.pursue();
-    let (written, taken_in) = world.books.untold();
-    News { more, written, taken_in }
+    News { more, untold: world.books.untold() }
 }
 
 impl World {

@@ -69,7 +69,9 @@ impl Sea {
     }
 
     pub(crate) fn heal(&self, end: usize) {
-        self.lock().connect(end);
+        let mut content = self.lock();
+        content.ends[end].loses_answer = false;
+        content.connect(end);
     }
 
     /// The lease of a node that has been out of reach for too long. Nothing happens to one that is not.

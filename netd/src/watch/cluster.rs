@@ -40,10 +40,10 @@ pub(crate) async fn cluster(app: Arc<App>, wake: Arc<Notify>) {
                     continue;
                 }
             };
-            for (revision, nanoseconds) in news.written {
+            for (revision, nanoseconds) in news.untold.written {
                 tell(&app, "committed", revision, nanoseconds);
             }
-            for served in news.taken_in {
+            for served in news.untold.taken_in {
                 let _ = unserved.try_send(served);
             }
             if !news.more {

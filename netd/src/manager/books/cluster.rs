@@ -53,6 +53,15 @@ pub(crate) struct Cluster {
     taken_in: Vec<(Revision, u64)>,
 }
 
+/// What there is to tell of the store since the last time.
+#[derive(Debug, Default)]
+pub(crate) struct Untold {
+    /// What this node wrote, and at which nanosecond of the machine's monotonic clock that was said to be done.
+    pub written: Vec<(Revision, u64)>,
+    /// What was taken in, and with which revision of the tables.
+    pub taken_in: Vec<(Revision, u64)>,
+}
+
 /// What of the wanted has to be made anew.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stale {
@@ -106,9 +115,8 @@ impl Cluster {
         remember(&mut self.taken_in, (revision, turn));
     }
 
-    /// Own commits and batches taken in since the last time.
-    pub(super) fn untold(&mut self) -> (Vec<(Revision, u64)>, Vec<(Revision, u64)>) {
-        (std::mem::take(&mut self.written), std::mem::take(&mut self.taken_in))
+    pub(super) fn untold(&mut self) -> Untold {
+        Untold { written: std::mem::take(&mut self.written), taken_in: std::mem::take(&mut self.taken_in) }
     }
 
     pub(crate) fn standing(&self) -> &Standing {
@@ -129,7 +137,7 @@ impl Cluster {
         for change in changes {
             match change {
                 Change::Sandbox { before, after } => {
-                    self.follow_sandbox(before.as_ref(), after.as_ref(), model)
+                    self.follow_sandbox(before.as_ref(), after.as_ref(), model);
                 }
                 Change::Network { before, after } => {
                     let of_all = |network: &Arc<Network>| network.scope() == Scope::Shared;
