@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn rates_are_what_came_in_between() {
-        let shown = table(&at(10, 100, 0, [100, 0, 0]), &at(12, 150, 5_000_000, [140, 9, 1]));
+        let shown = table(&at(10, 100, 0, [100, 0, 0]), &at(12, 150, 5_000_000, [140, 10, 0]));
         let row: Vec<&str> = shown.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row, ["web", "tcp/10.0.0.9:80", "3", "25.0", "0B", "2.5MB", "0", "0", "<1ms", "<250ms"]);
         let restarted = table(&at(10, 100, 9, [0, 0, 0]), &at(11, 5, 0, [0, 0, 2]));
