@@ -4,8 +4,9 @@
 //! The file is a whole: written under another name and renamed, with a checksum at its end. Whatever else is found
 //! counts as no copy at all; etcd has everything.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -90,7 +91,12 @@ impl Copy {
 fn write(path: &Path, mirror: &Mirror) -> io::Result<usize> {
     let bytes = encode(mirror);
     let unfinished = path.with_extension("new");
-    let mut file = File::create(&unfinished)?;
+    // Nodes share secrets, too. One that a crash has left has whatever mode it was made with.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
     file.write_all(&bytes)?;
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
@@ -154,6 +160,8 @@ fn contents(body: &mut &[u8]) -> Option<Mirror> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -189,6 +197,8 @@ mod tests {
         copy.finish(&sample());
         assert_eq!(Copy::open(directory.path()).1, sample());
         let path = directory.path().join(FILE);
+        let mode = fs::metadata(&path).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "secrets are nobody else's to read");
         fs::write(&path, &fs::read(&path).expect("a file")[..60]).expect("it can be cut");
         assert_eq!(Copy::open(directory.path()).1, Mirror::default());
     }
