@@ -272,6 +272,8 @@ pub(crate) fn down(world: &mut World, purge: bool) -> Vec<String> {
             errors.push(error.to_string());
         }
     }
+    // The watcher goes on until the daemon ends: it must not make the device again.
+    world.kernel.vtep = None;
     if let Err(error) = world.kernel.remove_probe() {
         errors.push(Chain(&error).to_string());
     }
