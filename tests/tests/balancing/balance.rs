@@ -10,7 +10,11 @@ use netd_tests::load::Talk;
 use netd_tests::{Backend, Daemon, Host, Lab, eventually, scenario};
 
 /// A service with some backends, published on 8080, and a machine with a whole subnet of addresses.
-fn stage(lab: &Lab, policy: &str, backends: usize) -> Result<(Daemon, Host, Vec<Backend>, SocketAddr)> {
+pub(crate) fn stage(
+    lab: &Lab,
+    policy: &str,
+    backends: usize,
+) -> Result<(Daemon, Host, Vec<Backend>, SocketAddr)> {
     let (host, clients) = (lab.host("n1")?, lab.host("clients")?);
     clients.sh("ip route add local 10.9.0.0/16 dev lo")?;
     host.sh(&format!("ip route add 10.9.0.0/16 via {}", clients.v4))?;
@@ -23,7 +27,7 @@ fn stage(lab: &Lab, policy: &str, backends: usize) -> Result<(Daemon, Host, Vec<
 }
 
 /// An address and port of its own: some policies go by both.
-fn client(number: u16) -> SocketAddr {
+pub(crate) fn client(number: u16) -> SocketAddr {
     let [high, low] = number.to_be_bytes();
     (Ipv4Addr::new(10, 9, high, low), 20_000 + number).into()
 }

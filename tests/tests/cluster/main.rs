@@ -1,0 +1,12 @@
+//! Several nodes with one store: the overlay, the routing mesh, and what fails without anybody noticing.
+
+mod addresses;
+mod forged;
+mod losses;
+mod members;
+mod mesh;
+mod overlay;
+mod pages;
+mod partitions;
+mod stage;
+mod store;

@@ -1,0 +1,101 @@
+//! The store itself: restarted, hung, away for long, and with records of other versions in it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use netd_tests::eventually::throughout;
+use netd_tests::load::{Offer, Steady};
+use netd_tests::query::Loop;
+use netd_tests::{Backend, eventually, scenario};
+
+use crate::stage::{SOON, everybody, has_ready, resolves, stage};
+
+#[test]
+fn etcd_killed_and_started_again_is_not_noticed_by_traffic() {
+    scenario(|lab| {
+        let it = stage(lab, 2, "")?;
+        let client = it.node(1).create("client", "--network app")?;
+        resolves(&client, "web", 1)?;
+        let (loads, queries) = (it.loads(&[1, 3], 60)?, Loop::start(&client, "tasks.web")?);
+        it.cluster.etcd.kill()?;
+        loads.iter().try_for_each(|load| load.more(60))?;
+        it.cluster.etcd.restart()?;
+        let _third = Backend::start(it.node(3), "web3", "--network app --service web")?;
+        everybody(&it.cluster, "web", 3)?;
+        // It hangs, with its connections open, for longer than a lease.
+        it.cluster.etcd.freeze()?;
+        loads.iter().try_for_each(|load| load.more(7 * 60))?;
+        it.cluster.etcd.thaw()?;
+        everybody(&it.cluster, "web", 3)?;
+        loads.iter().try_for_each(|load| load.more(60))?;
+        queries.finish()?;
+        loads.into_iter().try_for_each(|load| load.finish()?.flawless(400).map(drop))
+    });
+}
+
+#[test]
+fn nodes_serve_what_they_knew_for_as_long_as_etcd_is_away_and_through_restarts() {
+    scenario(|lab| {
+        let it = stage(lab, 2, "")?;
+        let client = it.node(3).create("client", "--network app")?;
+        resolves(&client, "tasks.web", 2)?;
+        let loads = it.loads(&[1, 3], 60)?;
+        it.cluster.etcd.stop()?;
+        // Three times a lease; no clock runs after that.
+        throughout(Duration::from_secs(16), "nothing is forgotten", || {
+            has_ready(it.node(3), "web", 2)?;
+            resolves(&client, "tasks.web", 2).map(drop)
+        })?;
+        for node in &it.cluster.nodes {
+            node.kill()?;
+            node.start()?;
+        }
+        loads.iter().try_for_each(|load| load.more(60))?;
+        it.node(1).try_netd("sandbox create far --network app")?.refused(1, "store")?;
+        for load in loads {
+            load.finish()?.flawless(500)?;
+        }
+        // Even when nothing is left of either process: what was known is on the disk.
+        for node in &it.cluster.nodes {
+            node.kill()?;
+            node.kill_dataplane()?;
+            node.start()?;
+        }
+        has_ready(it.node(3), "web", 2)?;
+        let to = (resolves(&client, "web", 1)?[0], 7000).into();
+        let load = Steady::start(&client, Offer::tcp(to, 30))?;
+        load.more(60)?;
+        it.cluster.etcd.restart()?;
+        eventually(SOON, "node3 is with the store again", || {
+            let third = it.node(3).try_netd("sandbox create third --network app")?;
+            ensure!(third.code == 0, "{}", third.stderr);
+            Ok(())
+        })?;
+        load.finish()?.flawless(60).map(drop)
+    });
+}
+
+#[test]
+fn records_of_a_newer_version_are_read_as_far_as_they_are_known() {
+    scenario(|lab| {
+        let it = stage(lab, 1, "")?;
+        // A record with more in it than this version knows, and one of a kind that it does not know.
+        let key = it.cluster.etcd.keys("netd/v1/service/")?.pop().expect("the service");
+        let value = it.cluster.etcd.ctl(&format!("get --print-value-only {key}"))?.stdout;
+        let newer = value.trim().replacen('{', r#"{"of-a-newer-version":{"a":1},"#, 1);
+        ensure!(newer.len() > value.trim().len(), "the record is JSON: {value}");
+        it.cluster.etcd.put(&key, &newer)?;
+        it.cluster.etcd.put("netd/v1/novelty/one", "{}")?;
+        it.cluster.etcd.put("netd/v1/service/broken", "no record at all")?;
+        let second = Backend::start(it.node(2), "web2", "--network app --service web")?;
+        everybody(&it.cluster, "web", 2)?;
+        for node in &it.cluster.nodes {
+            node.kill()?;
+            node.start()?;
+        }
+        everybody(&it.cluster, "web", 2)?;
+        ensure!(it.cluster.etcd.keys("netd/v1/novelty/")?.len() == 1, "what is not understood is left alone");
+        second.remove()?;
+        everybody(&it.cluster, "web", 1)
+    });
+}
