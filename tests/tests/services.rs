@@ -279,7 +279,7 @@ fn a_rolling_replacement_fails_nobody() {
         let client = netd.create("client", "--network app")?;
         let to = SocketAddr::from((vip(&netd, "web")?, 80));
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let (ended, from) = (std::sync::Arc::clone(&stop), client.clone());
+        let (ended, from) = (std::sync::Arc::clone(&stop), client);
         let load = std::thread::spawn(move || {
             let mut pages = 0;
             while !ended.load(std::sync::atomic::Ordering::Relaxed) {

@@ -143,7 +143,7 @@ pub(super) fn sync(kernel: &mut Kernel, network: &Network, known: &Known) -> Res
     let mut ops = Vec::new();
     let extra = of_bridge.iter().chain(of_tunnel.keys()).filter(|mac| {
         let several = of_tunnel.get(*mac).is_some_and(|remotes| remotes.len() > 1);
-        several || !known.vteps.get(*mac).is_some_and(|vtep| Some(vtep.is_ipv4()) == family)
+        several || known.vteps.get(*mac).is_none_or(|vtep| Some(vtep.is_ipv4()) != family)
     });
     ops.extend(extra.map(|mac| fdb::no_remote(at.tunnel, *mac)));
     let right = |mac: &Mac, vtep: &IpAddr| {

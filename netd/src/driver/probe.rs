@@ -108,8 +108,8 @@ impl Kernel {
             "a device on the way to other nodes gets checksums inside of tunnels wrong: they are filled in before"
         );
         self.checksums_in_software = true;
-        let tunnels = self.ours()?.into_iter().filter(|link| link.tunnel.is_some());
-        tunnels.map(|tunnel| offload::set_checksums(&tunnel.name, false)).collect()
+        let mut tunnels = self.ours()?.into_iter().filter(|link| link.tunnel.is_some());
+        tunnels.try_for_each(|tunnel| offload::set_checksums(&tunnel.name, false))
     }
 
     /// What arrives at which node.

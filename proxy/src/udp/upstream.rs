@@ -297,7 +297,7 @@ impl Route {
         let mesh = kit.mesh.clone().ok_or_else(impossible)?;
         let port = port_of(backend, key, handle.listener.target(key.port)).ok_or_else(impossible)?;
         let nonce = kit.random();
-        let local = key.local.unwrap_or(handle.listener.address.ip());
+        let local = key.local.unwrap_or_else(|| handle.listener.address.ip());
         let asked = if key.port == 0 { handle.listener.address.port() } else { key.port };
         let mut header = Vec::new();
         let written = Header {

@@ -125,7 +125,8 @@ impl Shortcuts {
         else {
             return;
         };
-        note(programs.remove(tunnel.index, joined.mac).and(programs.remove_port(joined.index)));
+        let port = programs.remove_port(joined.index);
+        note(programs.remove(tunnel.index, joined.mac).and(port));
     }
 
     /// An endpoint of another node has come or gone. One that is here has precedence.
