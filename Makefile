@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-runtimes lint bench install clean
+.PHONY: build demo demo-cluster test test-runtimes lint bench install clean
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -27,12 +27,17 @@ demo:
 	cargo build --locked --package netd --bin netd
 	timeout 600 cargo run --quiet --locked --package netd-tests --bin demo
 
+demo-cluster:
+	scripts/setup.sh demo-cluster
+	cargo build --locked --package netd --bin netd
+	timeout 600 cargo run --quiet --locked --package netd-tests --bin demo_cluster
+
 # Compiling has no share in the bound on the tests themselves.
 test:
 	scripts/setup.sh test
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace --no-run
-	timeout --kill-after=10 900 cargo test --locked --workspace --no-fail-fast -- --test-threads=2
+	timeout --kill-after=10 1200 cargo test --locked --workspace --no-fail-fast -- --test-threads=2
 
 # The part of it that drives the distribution's own podman, containerd and Docker.
 test-runtimes:

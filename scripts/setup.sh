@@ -1,7 +1,7 @@
 #!/bin/bash
 # Sees that what a target of the Makefile needs is there, and on Debian and Ubuntu installs what is missing.
 #
-#   scripts/setup.sh build|lint|demo|test|test-runtimes|bench
+#   scripts/setup.sh build|lint|demo|demo-cluster|test|test-runtimes|bench
 set -euo pipefail
 
 # Command or file, and the Debian package that has it.
@@ -22,9 +22,10 @@ case "${1:-}" in
     build) needed=$build ;;
     lint) needed=$lint ;;
     demo) needed="$build $lab" ;;
+    demo-cluster) needed="$build $lab nginx:nginx-light" ;;
     test | test-runtimes) needed="$build $test" ;;
     bench) needed="$build $bench" ;;
-    *) echo "usage: $0 build|lint|demo|test|test-runtimes|bench" >&2; exit 2 ;;
+    *) echo "usage: $0 build|lint|demo|demo-cluster|test|test-runtimes|bench" >&2; exit 2 ;;
 esac
 
 # The lab makes namespaces, which is root's; tests and demo are then started by sudo.
