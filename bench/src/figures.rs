@@ -12,6 +12,12 @@ pub(crate) const DIRECT: Name = "direct";
 pub(crate) const PLAIN_BRIDGE: Name = "plain bridge";
 pub(crate) const PLAIN_VXLAN: Name = "plain VXLAN";
 pub(crate) const KERNEL_MESH: Name = "nft DNAT + VXLAN";
+/// netd, a PROXY header telling the client's address; and a port of the node that has the container.
+pub(crate) const NETD_PROXY_V1: Name = "netd, PROXY v1";
+pub(crate) const NETD_PROXY_V2: Name = "netd, PROXY v2";
+pub(crate) const NETD_ONE_NODE: Name = "netd, one node";
+/// netd, the kernel connecting to the backend at once.
+pub(crate) const NETD_STRAIGHT: Name = "netd, connect";
 /// netd's network with a way out of the host, where the other has none.
 pub(crate) const NETD_WAY_OUT: Name = "netd, way out";
 
@@ -153,6 +159,13 @@ pub(crate) const FIGURES: &[Figure] = &[
     against("", "steer-keepalive", "ways to catch a port: keep-alive requests, 64 connections", "1/s", NETD, &[]),
     against("", "steer-bulk", "ways to catch a port: bulk, 1 stream", "Gbit/s", NETD, &[]),
     against("", "steer-udp", "ways to catch a port: UDP, 64 flows x 1 outstanding", "1/s", NETD, &[]),
+    against("V1", "vip-bulk", "container to VIP, same node, bulk, 1 stream", "Gbit/s", DIRECT, &[LeastOf(DIRECT, 1.0)]),
+    against("V1", "vip-requests", "container to VIP, keep-alive requests, 64 connections", "1/s", DIRECT, &[LeastOf(DIRECT, 0.95)]),
+    against("V1", "vip-connections", "container to VIP, new connection per request, 64", "1/s", DIRECT, &[LeastOf(DIRECT, 1.0)]),
+    against("V1", "vip-udp", "container to VIP, UDP, 64 flows x 1 outstanding", "1/s", DIRECT, &[]),
+    plain("S12", "services-add", "10,000 services: one more", "ms", &[Most(100.0)]),
+    plain("S12", "services-add-growth", "10,000 services: one more, against one more of ten", "x", &[]),
+    plain("S12", "services-connect-growth", "10,000 services: opening a connection, against ten", "x", &[Most(1.5)]),
     against("O1", "overlay-1", "two nodes, overlay, bulk, 1 stream", "Gbit/s", PLAIN_VXLAN, &[LeastOf(PLAIN_VXLAN, 1.0)]),
     against("O1", "overlay-8", "two nodes, overlay, bulk, 8 streams", "Gbit/s", PLAIN_VXLAN, &[LeastOf(PLAIN_VXLAN, 1.0)]),
     against("O1", "overlay-requests", "two nodes, overlay, keep-alive requests, 64 connections", "1/s", PLAIN_VXLAN, &[LeastOf(PLAIN_VXLAN, 1.0)]),
@@ -162,6 +175,12 @@ pub(crate) const FIGURES: &[Figure] = &[
     against("", "mesh-requests", "a port of a node without backends, keep-alive requests, 64 connections", "1/s", KERNEL_MESH, &[]),
     against("", "mesh-connections", "a port of a node without backends, new connection per request, 64", "1/s", KERNEL_MESH, &[]),
     against("", "mesh-udp", "a port of a node without backends, UDP, 64 flows x 1 outstanding", "1/s", KERNEL_MESH, &[]),
+    plain("C1", "converge-3-p50", "a sandbox made or removed: until the last of 3 nodes serves it, p50", "ms", &[]),
+    plain("C1", "converge-3-p99", "until the last of 3 nodes serves it, p99", "ms", &[Most(50.0)]),
+    plain("C1", "converge-10-p50", "until the last of 10 nodes serves it, p50", "ms", &[]),
+    plain("C1", "converge-10-p99", "until the last of 10 nodes serves it, p99", "ms", &[Most(50.0)]),
+    plain("C1", "converge-25-p50", "until the last of 25 nodes serves it, p50", "ms", &[]),
+    plain("C1", "converge-25-p99", "until the last of 25 nodes serves it, p99", "ms", &[]),
     against("N1", "dns-local", "DNS, local names (dnsperf, 8 clients)", "1/s", "dnsmasq", &[LeastOf("dnsmasq", 1.4), LeastOf("aardvark-dns", 18.0)]),
     plain("N1", "dns-lost", "DNS, local names, unanswered or failed", "%", &[Most(0.0)]),
     against("N2", "dns-one", "DNS, one client one outstanding", "1/s", "dnsmasq", &[LeastOf("dnsmasq", 3.0)]),

@@ -56,10 +56,14 @@ enum Subject {
     Udp,
     /// Container to container on one host (B1)
     EastWest,
+    /// Container to a service's address on one host (V1), ten thousand services
+    Vip,
     /// Container to container on two nodes (O1)
     Overlay,
     /// A port of a node without backends
     Mesh,
+    /// A change on one node until the last of 3, 10 and 25 serves it (C1)
+    Converge,
     /// A bound port beside steered ones: sk_lookup, tproxy
     Steer,
     /// The DNS server (N1 to N3)
@@ -91,12 +95,14 @@ fn bench(lab: &Lab, arguments: &Arguments) -> Result<()> {
     let plan = Plan { rounds: usize::try_from(rounds)?, seconds, only: arguments.only.clone() };
     let facts = Facts::gather(&plan);
     let mut results = Results::default();
-    let scenarios: [(Subject, Scenario); 8] = [
+    let scenarios: [(Subject, Scenario); 10] = [
         (Subject::Publish, scenario::publish::run),
         (Subject::Udp, scenario::udp::run),
         (Subject::EastWest, scenario::east_west::run),
+        (Subject::Vip, scenario::vip::run),
         (Subject::Overlay, scenario::overlay::run),
         (Subject::Mesh, scenario::mesh::run),
+        (Subject::Converge, scenario::converge::run),
         (Subject::Steer, scenario::steer::run),
         (Subject::Dns, scenario::dns::run),
         (Subject::Attach, scenario::attach::run),

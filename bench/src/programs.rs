@@ -17,6 +17,8 @@ use crate::task::Server;
 /// Where the programs listen in the container.
 pub(crate) const BULK: u16 = 5201;
 pub(crate) const HTTP: u16 = 80;
+/// nginx, which wants a PROXY header there.
+pub(crate) const HTTP_PROXY: u16 = 81;
 pub(crate) const ECHO: u16 = 7007;
 pub(crate) const SINK: u16 = 7009;
 
@@ -83,7 +85,7 @@ fn nginx(dir: &str) -> String {
            access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; client_header_timeout 1h;
            client_body_temp_path {dir}; proxy_temp_path {dir}; fastcgi_temp_path {dir};
            uwsgi_temp_path {dir}; scgi_temp_path {dir};
-           server {{ listen 80 backlog=4096; root {dir}; }}
+           server {{ listen 80 backlog=4096; listen {HTTP_PROXY} backlog=4096 proxy_protocol; root {dir}; }}
          }}"
     )
 }

@@ -2,6 +2,7 @@
 //! once, in an order that rotates, after a round that does not count.
 
 pub(crate) mod attach;
+pub(crate) mod converge;
 pub(crate) mod dns;
 pub(crate) mod east_west;
 pub(crate) mod mesh;
@@ -10,6 +11,7 @@ pub(crate) mod pair;
 pub(crate) mod publish;
 pub(crate) mod steer;
 pub(crate) mod udp;
+pub(crate) mod vip;
 
 use anyhow::Result;
 

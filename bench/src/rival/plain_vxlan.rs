@@ -26,7 +26,7 @@ pub(crate) fn pair(lab: &Lab) -> Result<Pair> {
     one.knows(&two)?;
     two.knows(&one)?;
     let (client, server, address) = (one.container.place, two.container.place, two.address.into());
-    Ok(Pair { name: crate::figures::PLAIN_VXLAN, client, server, address })
+    Ok(Pair { name: crate::figures::PLAIN_VXLAN, client, server, address, http: HTTP })
 }
 
 /// The first node's ports lead to the second node's container; the client sees the node alone.
@@ -66,6 +66,7 @@ pub(crate) fn mesh(lab: &Lab, client: &Place) -> Result<Pair> {
         client: client.clone(),
         server: two.container.place,
         address,
+        http: HTTP,
     })
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Pair {
     pub(crate) server: Place,
     /// What the client asks: the server's own address, or one that leads to it.
     pub(crate) address: IpAddr,
+    /// Where nginx answers.
+    pub(crate) http: u16,
 }
 
 #[derive(Clone, Copy)]
@@ -40,7 +42,11 @@ impl Pair {
 
     pub(crate) fn measure(&self, test: Test, seconds: u64) -> Result<Vec<(FigureId, f64)>> {
         let at = |port| SocketAddr::new(self.address, port);
-        let requests = |close| wrk::run(&self.client, at(HTTP), seconds, 64, close);
+        let requests = |close| wrk::run(&self.client, at(self.http), seconds, 64, close);
+        // Only nginx understands a PROXY header.
+        if self.http != HTTP && !matches!(test, Test::Requests(_) | Test::Connections(_)) {
+            return Ok(Vec::new());
+        }
         let run = || -> Result<(FigureId, f64)> {
             Ok(match test {
                 Test::Bulk(flags, id) => (id, iperf::run(&self.client, at(BULK), seconds, flags)?.gigabits),
