@@ -101,4 +101,4 @@ fn median(times: Vec<Duration>) -> Result<f64> {
 }
 
 /// Services on one network: what its band of addresses holds.
-const A_NETWORK: usize = 200;
+const A_NETWORK: usize = 60;
