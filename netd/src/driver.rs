@@ -94,7 +94,7 @@ impl Kernel {
         }
     }
 
-    /// Total and repeatable: gone is gone.
+    /// Total and repeatable: gone is gone, or about to be deleted in the background.
     pub(crate) fn remove_network(&mut self, network: &Network) -> Result<(), KernelError> {
         match network.driver {
             Driver::Bridge => told("remove a network", &network.bridge, || bridge::remove(self, network)),
@@ -282,6 +282,11 @@ impl Kernel {
         let mut links = self.rtnl.links()?;
         links.retain(|link| link.group == GROUP || link.group == DOOMED);
         Ok(links)
+    }
+
+    /// For who is about to end: nobody deletes afterwards what was left to the reaper.
+    pub(crate) fn bury(&mut self) {
+        reaper::delete_doomed(&mut self.rtnl);
     }
 
     /// Removes a link of ours that no record knows.

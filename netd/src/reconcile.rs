@@ -21,7 +21,7 @@ use netd_api::ApiError;
 use netd_dns::table::{Change as Dns, View, ViewId};
 use netd_proxy::table::{Change as Proxy, Listener, ListenerId, Mesh, Protocol as Carried};
 use netd_sys::netns::Netns;
-use netd_sys::nft::Nft;
+use netd_sys::nft::{Family, Nft};
 
 use crate::dataplane::{Batch, Session, SocketKey, SocketUse, Sockets};
 use crate::driver::Background;
@@ -32,6 +32,7 @@ use crate::model::{self, Id, Mode, Model, Protocol, Sandbox, SandboxKey};
 use crate::steer::{EastWest, Steering, Transparent};
 use crate::tables::{Change, Projection};
 use crate::{firewall, hosts, resolvconf, resolver, steer};
+use guard::Tally;
 pub(crate) use host::HostResolver;
 use sockets::Held;
 
@@ -48,8 +49,8 @@ pub(crate) struct Reconcile {
     nft: Nft,
     /// As one of several nodes.
     ends: Option<Ends>,
-    /// By tables that have been written anew since.
-    dropped: BTreeMap<String, u64>,
+    /// By the tables of each family.
+    dropped: BTreeMap<Family, Tally>,
     background: Background,
     workers: usize,
 }

@@ -19,7 +19,8 @@ use netd_sys::netns::Netns;
 use nix::errno::Errno;
 use nix::libc;
 
-use super::{GROUP, Kernel, bridge};
+use super::reaper::delete_doomed;
+use super::{DOOMED, GROUP, Kernel, bridge};
 use crate::error::Chain;
 use crate::model::{Driver, Endpoint, Id, Model, Network, Sandbox, SandboxKey};
 use crate::tables::{Known, Mac, NeighbourEntry};
@@ -47,18 +48,21 @@ const NO_NEIGHBOUR: &[i32] = &[libc::ENOENT, libc::EAFNOSUPPORT];
 pub(super) fn ensure(kernel: &mut Kernel, network: &Network) -> Result<(), KernelError> {
     let wanted = wanted(kernel, network)?;
     let mtu = kernel.mtu(network);
+    if kernel.rtnl.link(&*network.bridge)?.is_some_and(|link| link.group == DOOMED) {
+        // Of an earlier presence, and so is the tunnel.
+        delete_doomed(&mut kernel.rtnl);
+    }
     bridge::ensure(kernel, network, mtu)?;
     let master = bridge::index_of(&mut kernel.rtnl, &network.bridge)?;
     let name = network.tunnel();
     let found = kernel.rtnl.link(&*name)?;
-    let mut ops = Vec::new();
     let as_wanted =
         found.as_ref().is_some_and(|link| link.tunnel == Some(wanted) && link.master == Some(master));
     if !as_wanted {
         if found.is_some_and(|link| link.group == GROUP) {
-            ops.push(link::delete(&*name).forgiving(GONE));
+            kernel.rtnl.transact(vec![link::delete(&*name).forgiving(GONE)])?;
         }
-        ops.push(vxlan::vxlan(&Vxlan {
+        let tunnel = Vxlan {
             name: &name,
             tunnel: wanted,
             mac: None,
@@ -66,7 +70,8 @@ pub(super) fn ensure(kernel: &mut Kernel, network: &Network) -> Result<(), Kerne
             group: GROUP,
             master: Some(master),
             unfragmented: false,
-        }));
+        };
+        make_tunnel(&mut kernel.rtnl, &tunnel)?;
     }
     let quiet = Port {
         learning: Some(false),
@@ -76,10 +81,13 @@ pub(super) fn ensure(kernel: &mut Kernel, network: &Network) -> Result<(), Kerne
         isolated: Some(!network.options.icc),
         ..Port::default()
     };
-    ops.push(link::port(&*name, quiet));
-    ops.extend([link::mtu(&*name, mtu), link::mtu(&*network.bridge, mtu)]);
-    ops.extend([link::no_link_local(&*name), link::up(&*name)]);
-    kernel.rtnl.transact(ops)?;
+    kernel.rtnl.transact(vec![
+        link::port(&*name, quiet),
+        link::mtu(&*name, mtu),
+        link::mtu(&*network.bridge, mtu),
+        link::no_link_local(&*name),
+        link::up(&*name),
+    ])?;
     let tunnel = bridge::index_of(&mut kernel.rtnl, &name)?;
     if kernel.checksums_in_software {
         netd_sys::offload::set_checksums(&name, false)?;
@@ -89,14 +97,32 @@ pub(super) fn ensure(kernel: &mut Kernel, network: &Network) -> Result<(), Kerne
     Ok(())
 }
 
-/// Its endpoints are gone, or go with it.
+/// Its endpoints are gone, so that nobody is served by it any more. To take down bridge and tunnel needs 40 ms, to delete
+/// them 50 ms more: all of it is left to the reaper.
 pub(super) fn remove(kernel: &mut Kernel, network: &Network) -> Result<(), KernelError> {
     kernel.present.remove(&network.id);
     kernel.shortcuts.forget_tunnel(&network.id);
-    let name = network.tunnel();
-    let ours = kernel.rtnl.link(&*name)?.is_some_and(|link| link.group == GROUP);
-    let tunnel = if ours { kernel.rtnl.transact(vec![link::delete(&*name).forgiving(GONE)]) } else { Ok(()) };
-    bridge::remove(kernel, network).and(tunnel)
+    let tunnel = network.tunnel();
+    let mut ops = Vec::new();
+    for name in [&*network.bridge, &*tunnel] {
+        if let Some(link) = kernel.rtnl.link(name)?.filter(|link| link.group == GROUP) {
+            ops.push(link::group(link.index, DOOMED).forgiving(GONE));
+        }
+    }
+    let result = kernel.rtnl.transact(ops);
+    kernel.reaper.wake();
+    result
+}
+
+fn make_tunnel(rtnl: &mut Rtnl, tunnel: &Vxlan<'_>) -> Result<(), KernelError> {
+    match rtnl.transact(vec![vxlan::vxlan(tunnel)]) {
+        // A network that has just gone has had the same number, and its tunnel may still wait for its deletion.
+        Err(error) if error.errno() == Some(libc::EEXIST) => {
+            delete_doomed(rtnl);
+            rtnl.transact(vec![vxlan::vxlan(tunnel)])
+        }
+        made => made,
+    }
 }
 
 /// What has become different on a network that is present here.

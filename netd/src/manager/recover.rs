@@ -280,5 +280,6 @@ pub(crate) fn down(world: &mut World, purge: bool) -> Vec<String> {
     if let Err(error) = world.reconcile.remove_firewall() {
         errors.push(error.to_string());
     }
+    world.kernel.bury();
     errors
 }

@@ -48,25 +48,60 @@ impl Reconcile {
 
     /// What a table has counted goes with it.
     pub(super) fn keep_count(&mut self, table: Named<'_>) {
-        match self.nft.counters(table) {
-            Ok(counted) => {
-                for (reason, packets) in counted {
-                    *self.dropped.entry(reason).or_default() += packets;
-                }
-            }
-            Err(error) => {
-                tracing::debug!(error = %Chain(&error), "cannot keep what the firewall has counted");
-            }
+        if let Err(error) = self.read_count(table) {
+            tracing::debug!(error = %Chain(&error), "cannot keep what the firewall has counted");
         }
+        self.dropped.entry(table.family).or_default().seen.clear();
+    }
+
+    fn read_count(&mut self, table: Named<'_>) -> Result<(), KernelError> {
+        let counted = self.nft.counters(table)?;
+        self.dropped.entry(table.family).or_default().read(counted);
+        Ok(())
     }
 
     /// Packets of overlay networks and between nodes that were dropped since the start, by reason.
     pub(crate) fn dropped(&mut self) -> Result<BTreeMap<&'static str, u64>, KernelError> {
-        let now = [self.nft.counters(firewall::TABLE)?, self.nft.counters(GUARD)?];
-        let of = |reason: &str| {
-            let all = now.iter().chain([&self.dropped]);
-            all.filter_map(|counted| counted.get(reason)).sum()
-        };
+        self.read_count(firewall::TABLE.into())?;
+        self.read_count(GUARD)?;
+        let of = |reason: &str| self.dropped.values().filter_map(|tally| tally.total.get(reason)).sum();
         Ok(firewall::reasons().map(|reason| (reason, of(reason))).collect())
+    }
+}
+
+/// What a table has counted, and those in its place before it.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    total: BTreeMap<String, u64>,
+    seen: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// Less than before: somebody else has made the table anew, or has taken it away.
+    fn read(&mut self, counted: BTreeMap<String, u64>) {
+        for (reason, packets) in &counted {
+            let seen = self.seen.get(reason).copied().unwrap_or_default();
+            *self.total.entry(reason.clone()).or_default() += packets.checked_sub(seen).unwrap_or(*packets);
+        }
+        self.seen = counted;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn a_tally_never_goes_back() {
+        let mut tally = Tally::default();
+        let mut after = |counted: &[(&str, u64)]| {
+            tally.read(counted.iter().map(|(reason, packets)| ((*reason).to_owned(), *packets)).collect());
+            tally.total.get("forged").copied().unwrap_or_default()
+        };
+        assert_eq!(after(&[("forged", 3)]), 3);
+        assert_eq!(after(&[("forged", 5)]), 5);
+        assert_eq!(after(&[("forged", 1)]), 6);
+        assert_eq!(after(&[]), 6);
+        assert_eq!(after(&[("forged", 4)]), 10);
     }
 }

@@ -125,12 +125,12 @@ fn connections_to_the_outside_are_told_the_smaller_size() {
                 ])
                 .spawn();
             let mut server = server.expect("socat runs");
-            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+            let deadline = Instant::now() + Duration::from_secs(5);
             let shown = loop {
                 let output =
                     attempt("ip netns exec guest socat -T5 - TCP4:192.0.2.2:9 < /dev/null; sleep 0.05");
                 let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-                if !shown.is_empty() || std::time::Instant::now() > deadline {
+                if !shown.is_empty() || Instant::now() > deadline {
                     break shown;
                 }
             };
