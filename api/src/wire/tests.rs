@@ -64,7 +64,7 @@ fn a_wrong_body_names_the_field_the_value_and_the_remedy() {
     assert_eq!(refused(r#"{"Name":7}"#).field.as_deref(), Some("Name"));
     assert!(refused("{}").detail.contains("missing field `Name`"));
     assert!(refused("").detail.contains("missing field `Name`"));
-    assert!(refused(r#"{"Name":"n","Driver":"overlay"}"#).detail.contains("expected `bridge`"));
+    assert!(refused(r#"{"Name":"n","Driver":"tunnel"}"#).detail.contains("expected `bridge`"));
     assert!(refused(r#"{"Name":"n"} {}"#).detail.contains("something follows"));
     assert!(refused(r#"{"Name":"n""#).detail.contains("EOF"));
     let deep = "[".repeat(100_000);

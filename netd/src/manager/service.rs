@@ -12,8 +12,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use netd_api::ApiError;
 use netd_api::service::{CreateService, DrainEndpoint, EndpointMode, UpdateService};
+use netd_api::{ApiError, Code};
 
 use super::undo::{Step, Undo};
 use super::{World, docker, find, new_id};
@@ -30,7 +30,14 @@ pub(crate) use show::{connections, one as show_one};
 /// A drained endpoint that is gone is forgotten after this long: a node that was away for less finds it drained still.
 const REMEMBERED: Duration = Duration::from_secs(86_400);
 
+/// Times that other nodes may be faster.
+const ATTEMPTS: usize = 16;
+
 pub(crate) fn create(world: &mut World, request: &CreateService) -> Result<Arc<Service>> {
+    patiently(world, |world| try_create(world, request))
+}
+
+fn try_create(world: &mut World, request: &CreateService) -> Result<Arc<Service>> {
     let network = find::network(world.model(), &request.network)?;
     docker::keep_off(world, &network, "connect")?;
     let name: Arc<str> = Arc::from(&*request.name);
@@ -141,6 +148,19 @@ fn alone(world: &World, network: &Network, txn: Txn) -> Result<Txn> {
     }
 }
 
+/// Does it again, with what the other has made in view, when the only reason against it may be that another node was
+/// faster.
+fn patiently<T>(world: &mut World, mut attempt: impl FnMut(&mut World) -> Result<T>) -> Result<T> {
+    for _ in 1..ATTEMPTS {
+        let known = world.books.last_serial("service");
+        match attempt(world) {
+            Err(fault) if fault.0.code == Code::Conflict && world.books.last_serial("service") != known => {}
+            done => return done,
+        }
+    }
+    attempt(world)
+}
+
 /// On a network of the cluster what was claimed is in its store already.
 fn with_leases(
     mut txn: Txn,
@@ -157,6 +177,10 @@ fn with_leases(
 
 /// All of it or nothing. What is so already costs no commit.
 pub(crate) fn update(world: &mut World, wanted: &str, request: &UpdateService) -> Result<Arc<Service>> {
+    patiently(world, |world| try_update(world, wanted, request))
+}
+
+fn try_update(world: &mut World, wanted: &str, request: &UpdateService) -> Result<Arc<Service>> {
     let before = find::service(world.model(), wanted)?;
     let network = network_of(world, &before)?;
     let mut undo = Undo::default();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use netd_tests::backend::ask;
 use netd_tests::load::Talk;
 use netd_tests::{eventually, scenario};

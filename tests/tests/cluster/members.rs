@@ -1,7 +1,7 @@
 //! Nodes themselves: listed, drained, taken up again, removed; clocks that are apart; one network of ten.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use netd_tests::load::{Offer, Steady};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use netd_tests::eventually::throughout;
 use netd_tests::load::{Offer, Steady};
 use netd_tests::query::Loop;

@@ -8,7 +8,7 @@ use netd_api::ApiError;
 use super::Books;
 use crate::error::Result;
 use crate::model::{Network, PeerKey, Scope};
-use crate::store::{CommitError, Key, Txn, key_of};
+use crate::store::{CommitError, Key, Revision, Txn, key_of};
 
 /// Times that another node may be faster.
 const ATTEMPTS: usize = 16;
@@ -20,6 +20,11 @@ impl Books {
         let key: Key = format!("serial/{what}").into();
         let here = self.model().here.as_bytes();
         self.revise(Scope::Shared, &key).put(key, here)
+    }
+
+    /// Which of the commits with [`Books::serial`] was the last that is known here.
+    pub(crate) fn last_serial(&self, what: &str) -> Option<Revision> {
+        self.records.revision_of(Scope::Shared, &format!("serial/{what}"))
     }
 
     /// Goes through only while this node is a member, and the network is there, as it is known here, and nobody is about

@@ -346,6 +346,8 @@ fn etcd_is_asked_in_the_name_of_a_user_whose_rights_are_enough() {
 fn what_does_not_fit_into_one_answer_comes_in_several() {
     apart(|| {
         let server = Server::start_with(2379, "http", vec!["--max-request-bytes=3145728".into()]);
+        // A busy machine takes its time over 20 MiB.
+        let settings = |places| EtcdSettings { timeout: Duration::from_secs(20), ..settings(places) };
         let [first, second] = [(); 2].map(|()| TempDir::new().expect("a directory"));
         let (mut late, _) = open(settings(vec![server.place()]), first.path());
         put(&mut late, "a");
