@@ -286,7 +286,7 @@ pub(crate) fn served(sandbox: &Sandbox, model: &Model) -> (Option<View>, BTreeMa
 /// Whether nothing that the part of a record on it depends on differs.
 fn same_for_records(before: Option<&Network>, after: Option<&Network>) -> bool {
     let seen = |network: Option<&Network>| {
-        network.map(|network| (Arc::clone(&network.name), network.internal, network.resolves))
+        network.map(|network| (Arc::clone(&network.name), network.driver, network.internal, network.resolves))
     };
     seen(before) == seen(after)
 }
