@@ -149,6 +149,8 @@ fn it_goes_on_whichever_process_dies() {
         eventually(SOON, "another data plane serves", || netd.dataplane().map(drop))?;
         netd.ready()?;
         still("with another data plane")?;
+        // The answer comes when the new one has what this asks for, and all that came before.
+        netd.netd("sandbox create later --network app")?;
         netd.kill()?;
         netd.start()?;
         still("with both anew")?;
