@@ -151,7 +151,7 @@ enum Refusal {
     Taken(ApiError),
 }
 
-/// Where the port is not served for now, binding is a trial.
+/// A port that no socket of this node serves yet is bound on trial.
 fn bind(
     world: &mut World,
     undo: &mut Undo,
