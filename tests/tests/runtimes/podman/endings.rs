@@ -17,13 +17,17 @@ use super::SETTINGS;
 fn kill_all(program: &str) -> Result<usize> {
     let found = running(program)?;
     for process in &found {
-        // One may end with the other.
-        match kill(Pid::from_raw(process.pid.try_into()?), Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(error) => return Err(error).context(format!("kill {program}")),
-        }
+        end(process.pid)?;
     }
     Ok(found.len())
+}
+
+/// One may end with the other.
+fn end(pid: u32) -> Result<()> {
+    match kill(Pid::from_raw(pid.try_into()?), Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("kill process {pid}")),
+    }
 }
 
 fn running(program: &str) -> Result<Vec<ProcessInfo>> {
@@ -52,6 +56,24 @@ fn a_container_without_its_monitor_goes_with_rm() {
     });
 }
 
+/// For podman a monitor (conmon) keeps a socket on each published port, and podman notes the monitor after it has started
+/// it. Killed in between, it knows of none: `rm` leaves the monitor waiting for a start that never comes, the socket with
+/// it, and podman cannot publish the port again before somebody ends that monitor. So this does, as a user would have to.
+/// No process of netd's is ever among the holders.
+fn reservation_ends(podman: &Podman<'_>) -> Result<()> {
+    eventually(Duration::from_secs(5), "what podman left on the port ends", || {
+        let holders = podman.place.look("ss -Hltnp 'sport = :8080'")?;
+        for holder in holders.split("(\"").skip(1) {
+            let name = holder.split('"').next().unwrap_or_default();
+            ensure!(["podman", "conmon", "runc"].iter().any(|theirs| name.starts_with(theirs)), "{holders}");
+            let pid = holder.split("pid=").nth(1).and_then(|rest| rest.split(',').next()).context("a pid")?;
+            end(pid.parse()?)?;
+        }
+        ensure!(holders.is_empty(), "{holders}");
+        Ok(())
+    })
+}
+
 /// podman notes a container's namespace after its networks are there. Killed in between, it has forgotten both: the
 /// namespace stays, and no plugin can tell it from one whose program is about to start.
 #[test]
@@ -68,7 +90,7 @@ fn podman_killed_at_any_moment_of_a_start_leaves_at_most_a_sandbox_that_netd_can
                 after.as_secs_f64()
             ))?;
             started = run.code == 0;
-            after = after.mul_f64(1.3);
+            after = after.mul_f64(1.1);
             // The plugin goes on without its caller.
             eventually(Duration::from_secs(5), "the plugin ends", || {
                 ensure!(running("netd-cni")?.is_empty(), "it runs");
@@ -78,6 +100,7 @@ fn podman_killed_at_any_moment_of_a_start_leaves_at_most_a_sandbox_that_netd_can
             eventually(Duration::from_secs(10), "podman removes it", || {
                 podman.sh("rm -f -i -t 0 cut").map(drop)
             })?;
+            reservation_ends(&podman)?;
             let forgotten = site.netd.netd("sandbox ls -q")?;
             let Some(sandbox) = forgotten.text().lines().next() else { continue };
             // The next one that wants the port is told who has it.
