@@ -14,7 +14,9 @@ pub(crate) struct Server(Process);
 
 impl Server {
     pub(crate) fn start(place: &Place, line: &str) -> Result<Self> {
-        Ok(Self(place.start(line)?))
+        // As a service manager would: where the kernel shares processors out by session (sched_autogroup), one program of a
+        // contender has not the share of all others, nor two the share of one.
+        Ok(Self(place.start(&format!("setsid {line}"))?))
     }
 
     pub(crate) fn pid(&self) -> u32 {

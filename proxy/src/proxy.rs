@@ -92,11 +92,14 @@ impl Proxy {
             let kit = Kit::new(poller, peers, PIPE_MEMORY / count, rand::random());
             let (commands, received) = mpsc::sync_channel(QUEUE);
             let worker = Worker::new(kit, received, Arc::clone(&process), config.spin, Udp::new(flows));
-            let spawn = || {
+            let start = || {
                 thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
                     worker.run().inspect_err(|error| tracing::error!(%error, "proxy worker ended"))
                 })
             };
+            // Each event that comes in would otherwise have the worker preempt the program that causes the next ones: a
+            // switch for each of them, and never two to serve in one turn.
+            let spawn = || processor::taking_turns(start);
             let thread = match processors.get(number) {
                 Some(&processor) => processor::bound_to(processor, spawn)?,
                 None => spawn()?,
