@@ -12,6 +12,7 @@ mod known;
 mod ledger;
 mod link;
 mod outbox;
+mod pieces;
 mod plane;
 mod process;
 pub(crate) mod stats;

@@ -2,7 +2,8 @@
 //! its messages in order, each saying how many are its own.
 //!
 //! JSON, because the two sides need not be of one build: what a side does not know it skips, be it a field or a whole
-//! message. A change that an older peer would misread raises [`PROTOCOL`], and the peers then part.
+//! message. A change that an older peer would misread raises [`PROTOCOL`], and the peers then part. A message that is too
+//! large for a packet goes in [`pieces`](super::pieces), to a peer that takes them.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,13 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use netd_sys::seqpacket::MAX_FDS;
 
+use super::pieces::{self, MAX_MESSAGE};
 use super::stats::Stats;
 use crate::tables::Change;
 
 pub(crate) const PROTOCOL: u32 = 1;
 
-/// Messages are gathered into packets up to this size; one larger message has a packet of its own.
+/// Messages are gathered into packets up to this size; one larger message has packets of its own.
 const CHUNK: usize = 64 << 10;
+/// Of a message that cannot be sent: enough to tell which object it is of.
+const START: usize = 160;
 /// No packet is larger; also the size of the receive buffer.
 pub(crate) const MAX_PACKET: usize = 1 << 20;
 
@@ -98,6 +102,9 @@ pub(crate) enum Reply {
         #[serde(default)]
         pid: u32,
         revision: u64,
+        /// Bytes of the largest message that it takes.
+        #[serde(default = "one_packet")]
+        largest: usize,
     },
     /// Sockets that the data plane serves; after the last one comes [`Reply::InventoryEnd`].
     Inventory {
@@ -134,6 +141,11 @@ pub(crate) enum Reply {
     Unknown,
 }
 
+/// What a peer takes that does not say it.
+const fn one_packet() -> usize {
+    MAX_PACKET
+}
+
 /// Something that may own descriptors of its packet.
 pub(crate) trait Message: DeserializeOwned {
     fn descriptors(&self) -> usize;
@@ -153,8 +165,8 @@ impl Message for Reply {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
-    #[error("a message of {0} bytes does not fit into one packet of {MAX_PACKET}")]
-    TooLong(usize),
+    #[error("a message of {length} bytes is more than the {most} that the other side takes: {start}...")]
+    TooLong { length: usize, most: usize, start: String },
     #[error("the packet is not a list of messages")]
     Syntax(#[from] serde_json::Error),
     #[error("the packet's messages speak of {expected} descriptors, {came} came")]
@@ -169,13 +181,26 @@ pub(crate) struct Packet {
 }
 
 /// Gathers messages into packets.
-#[derive(Default)]
 pub(crate) struct Packer {
     done: Vec<Packet>,
     open: Packet,
+    largest: usize,
+}
+
+impl Default for Packer {
+    /// For any peer.
+    fn default() -> Self {
+        Self::to(MAX_PACKET)
+    }
 }
 
 impl Packer {
+    /// For one that takes messages of so many bytes.
+    pub(crate) fn to(largest: usize) -> Self {
+        let largest = largest.clamp(MAX_PACKET, MAX_MESSAGE);
+        Self { done: Vec::new(), open: Packet::default(), largest }
+    }
+
     pub(crate) fn push(&mut self, message: &impl Serialize) -> Result<(), FrameError> {
         self.put(message, Vec::new())
     }
@@ -202,8 +227,17 @@ impl Packer {
 
     fn put(&mut self, message: &impl Serialize, fds: Vec<OwnedFd>) -> Result<(), FrameError> {
         let json = serde_json::to_vec(message)?;
-        if json.len() + 2 > MAX_PACKET {
-            return Err(FrameError::TooLong(json.len()));
+        let length = json.len() + 2;
+        if length > self.largest {
+            let start = String::from_utf8_lossy(&json[..START.min(json.len())]).into_owned();
+            return Err(FrameError::TooLong { length, most: self.largest, start });
+        }
+        if length > MAX_PACKET {
+            // Nothing that large has descriptors.
+            self.close();
+            let list = [b"[", &json[..], b"]"].concat();
+            self.done.extend(pieces::cut(&list).map(|bytes| Packet { bytes, fds: Vec::new() }));
+            return Ok(());
         }
         if self.open.bytes.len() + json.len() + 2 > CHUNK || self.open.fds.len() + fds.len() > MAX_FDS {
             self.close();

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,8 @@ struct Shared {
     /// Who asked for figures, and the parts that have come.
     asked: Mutex<HashMap<u64, Asked>>,
     next: AtomicU64,
+    /// Bytes of the largest message that the data plane takes.
+    largest: AtomicUsize,
 }
 
 type Asked = (oneshot::Sender<Stats>, Option<Stats>);
@@ -75,13 +77,19 @@ impl Session {
     /// Sends a batch on the caller's own thread, or queues it; never blocks.
     pub(crate) fn apply(&self, batch: Batch) -> Result<(), FrameError> {
         let Batch { revision, full, changes, sockets } = batch;
-        let mut packer = Packer::default();
+        let mut packer = Packer::to(self.0.largest.load(Ordering::Relaxed));
         packer.push(&Request::Begin { revision, full })?;
         for sockets in sockets {
             push_sockets(&mut packer, sockets)?;
         }
         for change in changes {
-            packer.push(&Request::Change { change })?;
+            match packer.push(&Request::Change { change }) {
+                // Without it, rather than that nothing is served any more.
+                Err(error @ FrameError::TooLong { .. }) => {
+                    tracing::error!(%error, "the data plane cannot be told of something");
+                }
+                pushed => pushed?,
+            }
         }
         packer.push(&Request::Commit { revision })?;
         let due = Instant::now() + if full { PATIENCE_FULL } else { PATIENCE };
@@ -227,7 +235,10 @@ impl Link {
         let mut link = Self::new(connection)?;
         link.session.tell(&Request::Hello { protocol: PROTOCOL, build: build.to_owned() });
         let (build, pid, revision) = match link.next().await?.0 {
-            Reply::Hello { protocol: PROTOCOL, build, pid, revision } => (build, pid, revision),
+            Reply::Hello { protocol: PROTOCOL, build, pid, revision, largest } => {
+                link.session.0.largest.store(largest, Ordering::Relaxed);
+                (build, pid, revision)
+            }
             Reply::Hello { protocol, .. } => return Err(LinkError::Protocol(protocol)),
             _ => return Err(LinkError::Greeting("something else")),
         };
@@ -254,6 +265,7 @@ impl Link {
             unserved: Mutex::default(),
             asked: Mutex::default(),
             next: AtomicU64::default(),
+            largest: AtomicUsize::new(MAX_PACKET),
         };
         #[expect(
             deprecated,

@@ -25,6 +25,8 @@ use super::process::Places;
 use super::*;
 use crate::tables::Change;
 
+mod large;
+
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A data plane that was not started by the control plane, as one that is a unit of its own.

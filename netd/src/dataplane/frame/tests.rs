@@ -144,6 +144,36 @@ fn descriptors_that_nobody_speaks_of_are_an_error() {
 
 #[test]
 fn a_message_that_can_never_arrive_is_refused() {
-    let filter = "x".repeat(MAX_PACKET);
-    assert!(matches!(Packer::default().push(&Request::LogFilter { filter }), Err(FrameError::TooLong(_))));
+    let large = |length| Request::LogFilter { filter: "x".repeat(length) };
+    let refused = Packer::default().push(&large(MAX_PACKET));
+    assert!(matches!(refused, Err(FrameError::TooLong { most: MAX_PACKET, .. })));
+    let refused = Packer::to(usize::MAX).push(&large(MAX_MESSAGE));
+    let text = refused.expect_err("more than anybody takes").to_string();
+    assert!(text.contains(&MAX_MESSAGE.to_string()) && text.contains("log-filter"), "{text}");
+}
+
+#[test]
+fn what_is_larger_than_a_packet_keeps_its_place_among_the_others() {
+    let mut packer = Packer::to(MAX_MESSAGE);
+    let large = Request::LogFilter { filter: "x".repeat(3 * MAX_PACKET) };
+    let sent =
+        [Request::Begin { revision: 1, full: false }, large, Request::Commit { revision: 1 }, Request::Stop];
+    sent.iter().for_each(|request| packer.push(request).unwrap());
+    let (mut pieces, mut arrived) = (pieces::Pieces::default(), Vec::new());
+    for packet in packer.finish() {
+        assert!(packet.bytes.len() <= MAX_PACKET);
+        if let Some(list) = pieces.join(&packet.bytes, false).unwrap() {
+            arrived.extend(
+                decode::<Request>(&list, Vec::new()).unwrap().into_iter().map(|(request, _)| request),
+            );
+        }
+    }
+    assert_eq!(arrived, sent);
+}
+
+#[test]
+fn a_peer_that_does_not_say_what_it_takes_takes_one_packet() {
+    let text = br#"[{"type":"hello","protocol":1,"build":"old","revision":3}]"#;
+    let (hello, _) = decode::<Reply>(text, Vec::new()).unwrap().remove(0);
+    assert!(matches!(hello, Reply::Hello { largest: MAX_PACKET, .. }));
 }

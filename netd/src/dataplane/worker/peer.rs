@@ -11,6 +11,7 @@ use nix::sys::eventfd::EventFd;
 
 use super::super::frame::{FrameError, MAX_PACKET, PROTOCOL, Packer, Reply, Request, Sockets, decode};
 use super::super::outbox::Outbox;
+use super::super::pieces::{MAX_MESSAGE, PieceError, Pieces};
 use super::super::plane::Plane;
 use crate::tables::Change;
 
@@ -21,6 +22,7 @@ pub(crate) struct Peer {
     connection: Arc<Connection>,
     outbox: Arc<Outbox>,
     buffer: Vec<u8>,
+    pieces: Pieces,
     greeted: bool,
     batch: Option<Open>,
 }
@@ -49,6 +51,8 @@ pub(crate) enum PeerError {
     Closed,
     #[error(transparent)]
     Frame(#[from] FrameError),
+    #[error(transparent)]
+    Piece(#[from] PieceError),
     #[error("the control plane speaks protocol {0}, this build speaks {PROTOCOL}")]
     Protocol(u32),
     #[error("the control plane sent {0}")]
@@ -63,7 +67,8 @@ impl Peer {
             let _ = wake.write(1);
         });
         let buffer = vec![0; MAX_PACKET];
-        Self { connection, outbox: Arc::new(outbox), buffer, greeted: false, batch: None }
+        let (outbox, pieces) = (Arc::new(outbox), Pieces::default());
+        Self { connection, outbox, buffer, pieces, greeted: false, batch: None }
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -83,7 +88,9 @@ impl Peer {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Order::Serve),
                 Err(error) => return Err(error.into()),
             };
-            for (request, fds) in decode::<Request>(&self.buffer[..received.length], received.fds)? {
+            let packet = &self.buffer[..received.length];
+            let Some(list) = self.pieces.join(packet, !received.fds.is_empty())? else { continue };
+            for (request, fds) in decode::<Request>(&list, received.fds)? {
                 let order = self.take(request, fds, plane, build)?;
                 if order != Order::Serve {
                     return Ok(order);
@@ -149,6 +156,7 @@ impl Peer {
             build: build.to_owned(),
             pid: std::process::id(),
             revision: plane.revision(),
+            largest: MAX_MESSAGE,
         })?;
         if protocol != PROTOCOL {
             self.outbox.send(packer.finish());
