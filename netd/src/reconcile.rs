@@ -90,10 +90,7 @@ impl Reconcile {
 
     /// Carries committed changes into every table.
     pub(crate) fn apply(&mut self, model: &Model, changes: &[model::Change], revision: u64) {
-        let mut steps = Vec::new();
-        for change in changes {
-            steps.extend(self.projection.apply(change));
-        }
+        let mut steps = self.projection.apply(changes);
         steps.extend(self.follow_mesh(model, changes));
         let was_open = self.steering.is_open();
         let vips = changes.iter().any(|change| steered::concerns_vips(change, model));

@@ -1,8 +1,10 @@
 //! The one projection from the records to what the data plane serves: names, views, services, listeners. Pure.
 //!
 //! Every object but a name belongs to one record, a sandbox or a service; a name belongs to all records of a network
-//! that carry it. A change therefore projects the records it concerns before and after, and sends the difference: the
-//! work does not grow with their number. [`Projection::whole`] is the same state sent from nothing, for a new data plane.
+//! that carry it. Changes therefore project the records they concern before the first and after the last of them, and send
+//! the difference: the work does not grow with the number of records, nor, for one that many of the changes concern (the
+//! service of a thousand endpoints that come at once), with their product. [`Projection::whole`] is the same state sent
+//! from nothing, for a new data plane.
 
 mod client_address;
 mod difference;
@@ -58,52 +60,86 @@ struct Concerned {
     peers: BTreeSet<Id>,
 }
 
+/// Some changes on their way in.
+#[derive(Debug, Default)]
+struct Round {
+    concerned: Concerned,
+    /// Has what the concerned records were before.
+    difference: Difference,
+    /// Networks that had names.
+    zones: BTreeSet<Id>,
+}
+
+impl Concerned {
+    fn service(id: Id) -> Self {
+        Self { services: BTreeSet::from([id]), ..Self::default() }
+    }
+
+    /// Takes in the other, and keeps there what is new here.
+    fn take_in(&mut self, other: &mut Self) {
+        other.sandboxes.retain(|id| self.sandboxes.insert(Arc::clone(id)));
+        other.services.retain(|id| self.services.insert(Arc::clone(id)));
+        other.peers.retain(|id| self.peers.insert(Arc::clone(id)));
+    }
+}
+
 impl Projection {
     pub(crate) fn of(here: Id) -> Self {
         Self { model: Model { here, ..Model::default() }, ..Self::default() }
     }
 
-    /// Takes one change of the records in and tells what changes for the data plane, in an order that never leaves a
+    /// Takes changes of the records in and tells what changes for the data plane, in an order that never leaves a
     /// listener without its service.
-    pub(crate) fn apply(&mut self, change: &model::Change) -> Vec<Change> {
+    pub(crate) fn apply(&mut self, changes: &[model::Change]) -> Vec<Change> {
+        let mut round = Round::default();
+        changes.iter().for_each(|change| self.take(change, &mut round));
+        for part in self.parts(&round.concerned) {
+            self.names.insert(&part);
+            round.difference.put(part);
+        }
+        let mut steps = round.difference.into_changes(&self.names);
+        let has_names = |zone: &Id| self.model.networks.get(zone).is_some_and(|network| network.resolves);
+        let ended = round.zones.into_iter().filter(|zone| !has_names(zone));
+        steps.extend(ended.map(|zone| Change::Dns(netd_dns::table::Change::DropZone { zone })));
+        steps
+    }
+
+    fn take(&mut self, change: &model::Change, round: &mut Round) {
         match change {
             model::Change::Network { before, after } => {
-                match before.as_ref().or(after.as_ref()).map(|network| Arc::clone(&network.id)) {
-                    Some(id) => self.network(&id, after.clone()),
-                    None => Vec::new(),
+                if let Some(network) = before.as_ref().or(after.as_ref()) {
+                    self.network(&network.id, after.clone(), round);
                 }
             }
             model::Change::Sandbox { before, after } => {
-                match before.as_ref().or(after.as_ref()).map(|sandbox| Arc::clone(&sandbox.id)) {
-                    Some(id) => self.sandbox(&id, after.clone()),
-                    None => Vec::new(),
+                if let Some(sandbox) = before.as_ref().or(after.as_ref()) {
+                    self.sandbox(&sandbox.id, after.clone(), round);
                 }
             }
             model::Change::Service { before, after } => {
-                match before.as_ref().or(after.as_ref()).map(|service| Arc::clone(&service.id)) {
-                    Some(id) => self.service(&id, after.clone()),
-                    None => Vec::new(),
+                if let Some(service) = before.as_ref().or(after.as_ref()) {
+                    self.service(&service.id, after.clone(), round);
                 }
             }
             model::Change::Node { before, after } => {
-                let Some(id) = before.as_ref().or(after.as_ref()).map(|node| Arc::clone(&node.name)) else {
-                    return Vec::new();
-                };
-                let concerned = Concerned { services: self.served_by(&id), ..Concerned::default() };
-                self.replace(&concerned, |model| set(&mut model.nodes, id, after.clone()))
+                if let Some(node) = before.as_ref().or(after.as_ref()) {
+                    let services = self.served_by(&node.name);
+                    let concerned = Concerned { services, ..Concerned::default() };
+                    let id = Id::clone(&node.name);
+                    self.replace(concerned, round, |model| set(&mut model.nodes, id, after.clone()));
+                }
             }
             model::Change::Member { before, after } => {
-                let Some(id) = before.as_ref().or(after.as_ref()).map(|member| Arc::clone(&member.name))
-                else {
-                    return Vec::new();
-                };
-                let concerned = Concerned { services: self.served_by(&id), ..Concerned::default() };
-                self.replace(&concerned, |model| set(&mut model.members, id, after.clone()))
+                if let Some(member) = before.as_ref().or(after.as_ref()) {
+                    let services = self.served_by(&member.name);
+                    let concerned = Concerned { services, ..Concerned::default() };
+                    let id = Id::clone(&member.name);
+                    self.replace(concerned, round, |model| set(&mut model.members, id, after.clone()));
+                }
             }
             model::Change::Peer { before, after } => {
-                match before.as_ref().or(after.as_ref()).map(|peer| Arc::clone(&peer.id)) {
-                    Some(id) => self.peer(&id, after.clone()),
-                    None => Vec::new(),
+                if let Some(peer) = before.as_ref().or(after.as_ref()) {
+                    self.peer(&peer.id, after.clone(), round);
                 }
             }
         }
@@ -131,10 +167,11 @@ impl Projection {
         difference.into_changes(&self.names)
     }
 
-    fn network(&mut self, id: &Id, after: Option<Arc<Network>>) -> Vec<Change> {
+    fn network(&mut self, id: &Id, after: Option<Arc<Network>>, round: &mut Round) {
         let before = self.model.networks.get(id);
-        let zone_ends = before.is_some_and(|network| network.resolves)
-            && !after.as_ref().is_some_and(|network| network.resolves);
+        if before.is_some_and(|network| network.resolves) {
+            round.zones.insert(Arc::clone(id));
+        }
         let concerned = if same_for_records(before.map(|network| &**network), after.as_deref()) {
             Concerned::default()
         } else {
@@ -144,19 +181,15 @@ impl Projection {
                 peers: ids(self.model.peers.by(&PeerKey::On(Arc::clone(id))), |peer| &peer.id),
             }
         };
-        let mut changes = self.replace(&concerned, |model| {
+        self.replace(concerned, round, |model| {
             match after {
                 Some(network) => model.networks.insert(Arc::clone(id), network),
                 None => model.networks.remove(id),
             };
         });
-        if zone_ends {
-            changes.push(Change::Dns(netd_dns::table::Change::DropZone { zone: Arc::clone(id) }));
-        }
-        changes
     }
 
-    fn sandbox(&mut self, id: &Id, after: Option<Arc<Sandbox>>) -> Vec<Change> {
+    fn sandbox(&mut self, id: &Id, after: Option<Arc<Sandbox>>, round: &mut Round) {
         let before = self.model.sandboxes.get(id);
         let mut concerned = Concerned {
             sandboxes: self.ids_by(&SandboxKey::LinksTo(Arc::clone(id))),
@@ -169,25 +202,24 @@ impl Projection {
                 concerned.services.extend(self.services_of_a_visitor(&network, id));
             }
         }
-        self.replace(&concerned, |model| {
+        self.replace(concerned, round, |model| {
             match after {
                 Some(sandbox) => model.sandboxes.insert(Arc::clone(id), sandbox),
                 None => model.sandboxes.remove(id),
             };
-        })
+        });
     }
 
-    fn service(&mut self, id: &Id, after: Option<Arc<Service>>) -> Vec<Change> {
-        let concerned = Concerned { services: BTreeSet::from([Arc::clone(id)]), ..Concerned::default() };
-        self.replace(&concerned, |model| {
+    fn service(&mut self, id: &Id, after: Option<Arc<Service>>, round: &mut Round) {
+        self.replace(Concerned::service(Arc::clone(id)), round, |model| {
             match after {
                 Some(service) => model.services.insert(Arc::clone(id), service),
                 None => model.services.remove(id),
             };
-        })
+        });
     }
 
-    fn peer(&mut self, id: &Id, after: Option<Arc<Peer>>) -> Vec<Change> {
+    fn peer(&mut self, id: &Id, after: Option<Arc<Peer>>, round: &mut Round) {
         let before = self.model.peers.get(id);
         let services = before.into_iter().chain(&after).filter_map(|peer| peer.service.clone());
         let concerned = Concerned {
@@ -195,12 +227,12 @@ impl Projection {
             peers: BTreeSet::from([Arc::clone(id)]),
             ..Concerned::default()
         };
-        self.replace(&concerned, |model| {
+        self.replace(concerned, round, |model| {
             match after {
                 Some(peer) => model.peers.insert(Arc::clone(id), peer),
                 None => model.peers.remove(id),
             };
-        })
+        });
     }
 
     fn ids_by(&self, key: &SandboxKey) -> BTreeSet<Id> {
@@ -238,19 +270,15 @@ impl Projection {
         peers.filter_map(|peer| peer.service.clone()).collect()
     }
 
-    /// Projects the concerned records, makes the change, projects them again, and sends the difference.
-    fn replace(&mut self, concerned: &Concerned, change: impl FnOnce(&mut Model)) -> Vec<Change> {
-        let mut difference = Difference::default();
-        for part in self.parts(concerned) {
+    /// Notes what the records that the change concerns are, those at least that no change before it did, and makes it.
+    /// A record is what it was at the beginning as long as none has concerned it.
+    fn replace(&mut self, mut concerned: Concerned, round: &mut Round, change: impl FnOnce(&mut Model)) {
+        round.concerned.take_in(&mut concerned);
+        for part in self.parts(&concerned) {
             self.names.remove(&part);
-            difference.drop(part);
+            round.difference.drop(part);
         }
         change(&mut self.model);
-        for part in self.parts(concerned) {
-            self.names.insert(&part);
-            difference.put(part);
-        }
-        difference.into_changes(&self.names)
     }
 
     fn parts(&self, concerned: &Concerned) -> Vec<Part> {

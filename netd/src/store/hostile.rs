@@ -118,9 +118,7 @@ fn believe<R: Record>(bytes: &[u8], encoded: impl Fn(&Model) -> Option<Encoded>)
 /// All that the daemon makes of its records when it starts.
 fn derive(model: &Model, changes: &[Change]) {
     let mut projection = Projection::default();
-    for change in changes {
-        projection.apply(change);
-    }
+    projection.apply(changes);
     projection.whole();
     firewall::render(model, None);
     firewall::guard(model);

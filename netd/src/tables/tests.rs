@@ -76,6 +76,8 @@ struct World {
     model: Model,
     projection: Projection,
     served: Served,
+    /// Changes that are told together later; none: each is told at once.
+    held: Option<Vec<model::Change>>,
 }
 
 impl World {
@@ -108,9 +110,25 @@ impl World {
     }
 
     fn tell(&mut self, change: &model::Change) -> Vec<Change> {
-        let changes = self.projection.apply(change);
+        match &mut self.held {
+            Some(held) => {
+                held.push(change.clone());
+                Vec::new()
+            }
+            None => self.tell_all(std::slice::from_ref(change)),
+        }
+    }
+
+    fn tell_all(&mut self, changes: &[model::Change]) -> Vec<Change> {
+        let changes = self.projection.apply(changes);
         self.served.apply(changes.clone());
         changes
+    }
+
+    /// Tells at once what has been held back, and holds back what comes next if it is wanted so.
+    fn release(&mut self, hold: bool) -> Vec<Change> {
+        let held = std::mem::replace(&mut self.held, hold.then(Vec::new)).unwrap_or_default();
+        self.tell_all(&held)
     }
 
     fn addresses(&self, network: &str, name: &str) -> Vec<String> {
@@ -314,10 +332,10 @@ fn the_work_of_a_change_does_not_grow_with_the_number_of_sandboxes() {
         for number in 0..count {
             let name = format!("s{number}");
             let address = std::net::Ipv4Addr::from_bits(0x0a00_0002 + number).to_string();
-            world.projection.apply(&model::Change::Sandbox {
+            world.projection.apply(&[model::Change::Sandbox {
                 before: None,
                 after: Some(Arc::new(attached(&name, "id-n", &[&address], &[&name]))),
-            });
+            }]);
         }
         let mut last = attached("last", "id-n", &["10.9.0.2"], &["last", "alias"]);
         last.publishes = vec![testing::publish(Protocol::Tcp, "0.0.0.0", 8080, 80, 1)];

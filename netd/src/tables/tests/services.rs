@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use netd_proxy::table::{BackendState, Place};
+use netd_proxy::table::{BackendState, Change as Proxy, Place};
 use proptest::prelude::*;
 
 use super::{Served, World, attached};
@@ -289,7 +289,7 @@ fn the_work_of_a_change_does_not_grow_with_the_number_of_services() {
             let name = format!("s{number}");
             let address = std::net::Ipv4Addr::from_bits(0x0a00_0002 + number).to_string();
             let other = Arc::new(service(&name, "id-app", vip(&address)));
-            world.projection.apply(&model::Change::Service { before: None, after: Some(other) });
+            world.projection.apply(&[model::Change::Service { before: None, after: Some(other) }]);
         }
         world.put_service(&service("web", "id-app", vip("10.9.0.2")));
         world.put(&serving("one", "id-web", "id-app", "10.9.0.3", EndpointState::Ready)).len()
@@ -397,11 +397,39 @@ fn take(world: &mut World, step: &Step) {
     }
 }
 
+#[test]
+fn a_service_whose_endpoints_come_at_once_is_told_once() {
+    let mut world = world();
+    world.with_network(&overlay("app"));
+    world.put_service(&service("web", "id-app", Answer::Dnsrr));
+    world.tell_of_node("there", true);
+    world.release(true);
+    for number in 0..300 {
+        let (name, address) = (format!("p{number}"), format!("10.0.{}.{}", number / 200, number % 200));
+        world.tell_of_peer(
+            &format!("id-{name}"),
+            Some(peer(&name, "there", "id-app", &address, Some("id-web"))),
+        );
+    }
+    let changes = world.release(false);
+    let services = changes.iter().filter(|change| matches!(change, Change::Proxy(Proxy::PutService(_))));
+    assert_eq!(services.count(), 1);
+    assert_eq!(world.addresses("id-app", "tasks.web").len(), 300);
+}
+
 proptest! {
     #[test]
-    fn services_step_by_step_are_the_same_as_at_once(steps in proptest::collection::vec(step(), 0..50)) {
+    fn services_step_by_step_are_the_same_as_at_once(
+        steps in proptest::collection::vec((step(), any::<bool>(), any::<bool>()), 0..50),
+    ) {
         let mut world = world();
-        steps.iter().for_each(|step| take(&mut world, step));
+        for (step, ends, hold) in &steps {
+            take(&mut world, step);
+            if *ends {
+                world.release(*hold);
+            }
+        }
+        world.release(false);
         let mut at_once = Served::default();
         at_once.apply(world.projection.whole());
         prop_assert_eq!(&world.served, &at_once);
