@@ -32,7 +32,7 @@ use crate::model::{self, Id, Mode, Model, Protocol, Sandbox, SandboxKey};
 use crate::steer::{EastWest, Steering, Transparent};
 use crate::tables::{Change, Projection};
 use crate::{firewall, hosts, resolvconf, resolver, steer};
-use guard::Tally;
+use guard::{Beyond, Tally};
 pub(crate) use host::HostResolver;
 use sockets::Held;
 
@@ -49,6 +49,7 @@ pub(crate) struct Reconcile {
     nft: Nft,
     /// As one of several nodes.
     ends: Option<Ends>,
+    beyond: Beyond,
     /// By the tables of each family.
     dropped: BTreeMap<Family, Tally>,
     background: Background,
@@ -77,6 +78,7 @@ impl Reconcile {
             host,
             nft: Nft::open()?,
             ends,
+            beyond: Beyond::default(),
             dropped: BTreeMap::new(),
             background,
             workers,

@@ -142,6 +142,39 @@ fn a_sandbox_that_forges_its_address_reaches_nobody_and_is_counted() {
 }
 
 #[test]
+fn nothing_that_a_sandbox_says_by_its_own_addresses_is_counted_from_its_first_packet_to_its_last() {
+    scenario(|lab| {
+        let cluster = Cluster::start(lab, 2)?;
+        let [one, two] = [&cluster.nodes[0], &cluster.nodes[1]];
+        create(&cluster, "red", "--ipv6")?;
+        create(&cluster, "blue", "--ipv6")?;
+        two.create("b", "--network red")?;
+        let (v4, v6): (Ipv4Addr, Ipv6Addr) = (two.address("b", "red")?, two.address("b", "red")?);
+        for round in 0..4 {
+            // The second is an address that others may remember: it is announced.
+            let a = one.create("a", "--network blue")?;
+            one.netd("network connect red a")?;
+            eventually(PATIENCE, "the other node's sandbox is reached", || ping(&a, v4))?;
+            eventually(PATIENCE, "by IPv6, too", || ping(&a, v6))?;
+            let _talk4 = a.start(&format!("ping -q -n -i0.002 {v4}"))?;
+            let _talk6 = a.start(&format!("ping -q -n -i0.002 {v6}"))?;
+            match round % 2 {
+                0 => one.netd("network disconnect red a")?,
+                _ => one.netd("sandbox rm a")?,
+            };
+            one.try_netd("sandbox rm a")?;
+        }
+        for node in [one, two] {
+            let metrics = node.http("GET", "/metrics", "")?.body;
+            let lines = metrics.lines().filter(|line| line.starts_with("netd_overlay_dropped_packets_total"));
+            let counted: Vec<_> = lines.filter(|line| !line.ends_with(" 0")).collect();
+            ensure!(counted.is_empty(), "{counted:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn packets_of_a_tunnel_that_is_no_nodes_are_dropped_and_counted() {
     scenario(|lab| {
         let cluster = Cluster::start(lab, 2)?;

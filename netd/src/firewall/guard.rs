@@ -53,13 +53,14 @@ const DHCPV6: u16 = 547;
 
 pub(crate) const GUARD: Named<'static> = Named { family: Family::Bridge, name: TABLE };
 
-/// None: there is nothing to guard.
-pub(crate) fn render(model: &Model) -> Option<Table> {
+/// None: there is nothing to guard. `more`: of ports whose record is not written yet, or is written off already.
+pub(crate) fn render(model: &Model, more: &Elements) -> Option<Table> {
     if !model.networks.values().any(|network| is_overlay(network)) {
         return None;
     }
     let mut elements = Elements::default();
     model.sandboxes.values().for_each(|sandbox| elements.add(sandbox, model));
+    elements.join(more.without(&elements));
     let sets = SETS.map(|(name, kind)| Set {
         elements: elements.0.remove(name).unwrap_or_default(),
         ..set(name, &[Type::Name, kind], Vec::new())
@@ -69,7 +70,7 @@ pub(crate) fn render(model: &Model) -> Option<Table> {
 }
 
 /// What ports may call themselves, by set.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Elements(pub BTreeMap<&'static str, Vec<Element>>);
 
 const SETS: [(&str, Type); 3] = [(MACS, Type::Mac), (ADDRESSES_V4, Type::Ip4), (ADDRESSES_V6, Type::Ip6)];
@@ -79,15 +80,30 @@ impl Elements {
         let guarded = |endpoint: &&Endpoint| {
             model.networks.get(&endpoint.network).is_some_and(|network| is_overlay(network))
         };
-        for endpoint in sandbox.endpoints.iter().filter(guarded) {
-            let mut one = |set, value| {
-                let port = Value::Name(endpoint.host_link.to_string());
-                self.0.entry(set).or_default().push(Element::key(vec![port, value]));
-            };
-            one(MACS, Value::Mac(endpoint.mac));
-            for address in endpoint.addresses().chain(endpoint.link_local().map(Into::into)) {
-                one(if address.is_ipv4() { ADDRESSES_V4 } else { ADDRESSES_V6 }, Value::Address(address));
-            }
+        sandbox.endpoints.iter().filter(guarded).for_each(|endpoint| self.add_endpoint(endpoint));
+    }
+
+    /// Of an endpoint on an overlay network.
+    pub(crate) fn of(endpoint: &Endpoint) -> Self {
+        let mut elements = Self::default();
+        elements.add_endpoint(endpoint);
+        elements
+    }
+
+    fn add_endpoint(&mut self, endpoint: &Endpoint) {
+        let mut one = |set, value| {
+            let port = Value::Name(endpoint.host_link.to_string());
+            self.0.entry(set).or_default().push(Element::key(vec![port, value]));
+        };
+        one(MACS, Value::Mac(endpoint.mac));
+        for address in endpoint.addresses().chain(endpoint.link_local().map(Into::into)) {
+            one(if address.is_ipv4() { ADDRESSES_V4 } else { ADDRESSES_V6 }, Value::Address(address));
+        }
+    }
+
+    pub(crate) fn join(&mut self, other: Self) {
+        for (set, elements) in other.0 {
+            self.0.entry(set).or_default().extend(elements);
         }
     }
 

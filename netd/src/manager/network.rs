@@ -365,6 +365,7 @@ pub(crate) fn disconnect(world: &mut World, wanted: &str, request: &DisconnectSa
 /// The kernel's part of a disconnect that is committed: total, so that one failure does not keep the rest.
 pub(super) fn leave(world: &mut World, after: &Sandbox, endpoint: &Endpoint) -> Result<()> {
     let cut = world.kernel.detach(endpoint);
+    world.reconcile.disown_gone(world.books.model());
     world.books.release(endpoint, &after.id);
     // A namespace that is gone has no routes to change.
     if let Ok(netns) = wire::open_netns(after) {

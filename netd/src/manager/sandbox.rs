@@ -319,6 +319,7 @@ pub(super) fn take_down(world: &mut World, sandbox: &Arc<Sandbox>) -> Result<Vec
         }
         world.books.release(endpoint, &sandbox.id);
     }
+    world.reconcile.disown_gone(world.books.model());
     publish::release_all(world, sandbox);
     if sandbox.netns_is_ours
         && let Err(error) = Netns::remove_at(&sandbox.netns)

@@ -78,6 +78,7 @@ impl Step {
             Self::Namespace(path) => note(Netns::remove_at(&path), path.display()),
             Self::Link(endpoint) => {
                 note(world.kernel.detach(&endpoint), &endpoint.host_link);
+                world.reconcile.disown(&endpoint, world.books.model());
                 note(overlay::absent_if_unused(world, &endpoint.network), &endpoint.network);
             }
             Self::Bridge(network) => note(world.kernel.remove_network(&network), &network.bridge),

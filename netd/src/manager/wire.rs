@@ -198,6 +198,7 @@ pub(super) fn attach(
     gateways: Gateways,
 ) -> Result<()> {
     overlay::present(world, network)?;
+    world.reconcile.vouch(network, endpoint, world.books.model());
     let index = world.kernel.attach(network, endpoint, netns, gateways).map_err(|error| {
         if error.errno() != Some(libc::EEXIST) {
             return crate::error::Fault::from(error);

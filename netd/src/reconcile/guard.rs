@@ -9,25 +9,74 @@ use netd_sys::nft::{Named, SetChange};
 use super::Reconcile;
 use crate::error::Chain;
 use crate::firewall::{self, Elements, GUARD};
-use crate::model::{self, Model};
+use crate::model::{self, Driver, Endpoint, Id, Model, Network};
+
+/// What the table has beyond the records: a port may speak from the moment that it is up, which is before its record
+/// is written and after that is gone. What it says then is no forgery, and is not counted as one.
+#[derive(Debug, Default)]
+pub(super) struct Beyond {
+    coming: BTreeMap<Id, Elements>,
+    leaving: Elements,
+}
+
+impl Beyond {
+    fn all(&self) -> Elements {
+        let mut all = self.leaving.clone();
+        self.coming.values().for_each(|coming| all.join(coming.without(&all)));
+        all
+    }
+}
 
 impl Reconcile {
-    /// Before a sandbox's commit is answered: until then its port may say nothing.
+    /// Speaks for an endpoint that is about to get its port. Until this is done the port may say nothing.
+    pub(crate) fn vouch(&mut self, network: &Network, endpoint: &Endpoint, model: &Model) {
+        if !matches!(network.driver, Driver::Overlay { .. }) {
+            return;
+        }
+        let elements = Elements::of(endpoint);
+        self.beyond.coming.insert(Id::clone(&endpoint.id), elements.clone());
+        self.change_guard(&elements, &Elements::default(), model);
+    }
+
+    /// The endpoint is not going to be, and has no port any more.
+    pub(crate) fn disown(&mut self, endpoint: &Endpoint, model: &Model) {
+        if let Some(elements) = self.beyond.coming.remove(&endpoint.id) {
+            self.change_guard(&Elements::default(), &elements, model);
+        }
+    }
+
+    /// Ports whose records are gone have gone, too.
+    pub(crate) fn disown_gone(&mut self, model: &Model) {
+        let gone = std::mem::take(&mut self.beyond.leaving);
+        self.change_guard(&Elements::default(), &gone, model);
+    }
+
+    /// Before a sandbox's commit is answered. What was its is left to [`Self::disown_gone`].
     pub(super) fn follow_guard(&mut self, changes: &[model::Change], model: &Model) {
         let (mut before, mut after) = (Elements::default(), Elements::default());
+        let mut known = Elements::default();
         for change in changes {
             if let model::Change::Sandbox { before: was, after: is } = change {
                 was.iter().for_each(|sandbox| before.add(sandbox, model));
                 is.iter().for_each(|sandbox| after.add(sandbox, model));
+                let endpoints = was.iter().chain(is).flat_map(|sandbox| &sandbox.endpoints);
+                let vouched = endpoints.filter_map(|endpoint| self.beyond.coming.remove(&endpoint.id));
+                vouched.for_each(|elements| known.join(elements));
             }
         }
-        let (gone, come) = (before.without(&after), after.without(&before));
+        let come = after.without(&before).without(&known);
+        // Of earlier changes: whoever made them has had the time to take the ports away.
+        let gone = std::mem::replace(&mut self.beyond.leaving, before.without(&after)).without(&after);
+        self.change_guard(&come, &gone, model);
+    }
+
+    fn change_guard(&mut self, come: &Elements, gone: &Elements, model: &Model) {
         let sets: BTreeSet<_> = gone.0.keys().chain(come.0.keys()).copied().collect();
         if sets.is_empty() {
             return;
         }
         let of = |elements: &'_ Elements, set| elements.0.get(set).cloned().unwrap_or_default();
-        let parts: Vec<_> = sets.into_iter().map(|set| (set, of(&come, set), of(&gone, set))).collect();
+        let parts: Vec<_> = sets.into_iter().map(|set| (set, of(come, set), of(gone, set))).collect();
         let changes: Vec<_> = parts.iter().map(|(set, add, remove)| SetChange { set, add, remove }).collect();
         if let Err(error) = self.nft.change(GUARD, &changes) {
             tracing::warn!(error = %Chain(&error), "cannot change who is guarded on overlay networks: writing all of it anew");
@@ -37,7 +86,7 @@ impl Reconcile {
 
     pub(super) fn write_guard(&mut self, model: &Model) {
         self.keep_count(GUARD);
-        let written = match firewall::guard(model) {
+        let written = match firewall::guard(model, &self.beyond.all()) {
             Some(table) => self.nft.replace(&table),
             None => self.nft.delete(GUARD),
         };

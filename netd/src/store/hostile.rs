@@ -121,7 +121,7 @@ fn derive(model: &Model, changes: &[Change]) {
     projection.apply(changes);
     projection.whole();
     firewall::render(model, None);
-    firewall::guard(model);
+    firewall::guard(model, &firewall::Elements::default());
     Ports::rebuild(model);
     let sandboxes = || model.sandboxes.values().map(|sandbox| &**sandbox);
     for network in model.networks.values() {

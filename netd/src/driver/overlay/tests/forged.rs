@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use netd_sys::nft::Nft;
 
 use super::*;
-use crate::firewall::{GUARD, guard};
+use crate::firewall::{Elements, GUARD, guard};
 use crate::model::Sandbox;
 
 const OWN: Mac = [2, 0, 0, 0, 0, 2];
@@ -171,12 +171,13 @@ fn what_a_sandbox_is_not_does_not_get_past_its_port_and_is_counted() {
         one.here(|kernel| kernel.ensure_network(&red)).expect("made");
         let endpoint = one.sandbox(&red, 2);
         let mut nft = Nft::open_in(&one.home).expect("open");
-        nft.replace(&guard(&model(&red, None)).expect("a table")).expect("written");
+        nft.replace(&guard(&model(&red, None), &Elements::default()).expect("a table")).expect("written");
         assert!(
             !attempt("ip netns exec s12 ping -q -c1 -W1 10.9.0.1").status.success(),
             "nobody speaks for it"
         );
-        nft.replace(&guard(&model(&red, Some(&endpoint))).expect("a table")).expect("written");
+        nft.replace(&guard(&model(&red, Some(&endpoint)), &Elements::default()).expect("a table"))
+            .expect("written");
         let served = "ip netns exec s12 ping -q -c1 -W5 10.9.0.1; ip netns exec s12 ping -q -c1 -W5 fd09::1";
         run(served);
 
@@ -184,7 +185,7 @@ fn what_a_sandbox_is_not_does_not_get_past_its_port_and_is_counted() {
             assert_eq!(judged(&mut nft, &frame, reason), reason.into_iter().collect::<Vec<_>>(), "{what}");
         }
         run(served);
-        assert!(guard(&Model::default()).is_none(), "nothing to guard");
+        assert!(guard(&Model::default(), &Elements::default()).is_none(), "nothing to guard");
     });
 }
 
