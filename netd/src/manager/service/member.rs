@@ -10,14 +10,16 @@ use super::super::network::replace;
 use super::super::{World, find, sandbox};
 use crate::error::Result;
 use crate::model::{
-    Answer, EastWest, EndpointState, HealthProbe, Id, Membership, Sandbox, SandboxKey, Scope, Service,
+    Answer, EastWest, EndpointState, HealthProbe, Id, Membership, Model, PeerKey, PublishMode, Sandbox,
+    SandboxKey, Scope, Service,
 };
 use crate::tables::{service_id, service_id_here, usual_target};
 
 /// What connections of a leaving endpoint get where the service says nothing.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// After so long every other node that is connected to the cluster's store has heard of a change.
+/// After so long every other node that is connected to the cluster's store has heard of a change. Nobody says that it has:
+/// for every change that would be a write of every node's, which all others are told of in turn.
 const HEARD: Duration = Duration::from_secs(1);
 
 /// What a new sandbox is to its service.
@@ -90,19 +92,29 @@ pub(crate) fn begin_removal(world: &mut World, wanted: &str, force: bool) -> Res
     let (Some(service), Some(endpoint), false) = (service.cloned(), endpoint.cloned(), force) else {
         return sandbox::remove(world, wanted, force).map(|()| Removal::Done);
     };
-    let network = model.networks.get(&service.network);
-    let is_shared = network.is_some_and(|network| network.scope() == Scope::Shared);
     set_state(world, &before, EndpointState::Draining)?;
     let about = [("sandbox", &*before.name), ("endpoint", &*endpoint.id)];
     world.tell("service", "drain", &service.id, &service.name, &about);
+    let model = world.model();
     Ok(Removal::Drains {
         sandbox: Arc::clone(&before.id),
         endpoint: Arc::clone(&endpoint.id),
         services: [service_id(&service.id), service_id_here(&service.id)],
-        least: if is_shared { HEARD } else { Duration::ZERO },
+        least: if is_led_to_by_others(&service, model) { HEARD } else { Duration::ZERO },
         limit: service.drain.unwrap_or(DRAIN),
         unseen: service.east_west == EastWest::Connect,
     })
+}
+
+/// Whether data planes of other nodes may lead connections to the service's endpoints: of every node that lives where a
+/// port is published on all, else of those with sandboxes on its network. Who gets one meanwhile hears of this first.
+fn is_led_to_by_others(service: &Service, model: &Model) -> bool {
+    let network = model.networks.get(&service.network);
+    let is_shared = network.is_some_and(|network| network.scope() == Scope::Shared);
+    let others_live = model.nodes.keys().any(|node| *node != model.here);
+    let everywhere = service.publishes.iter().any(|publish| publish.mode == PublishMode::Ingress);
+    let mut neighbours = model.peers.by(&PeerKey::On(Id::clone(&service.network)));
+    is_shared && others_live && (everywhere || neighbours.next().is_some())
 }
 
 /// Its connections have ended, or their time is over.
@@ -137,5 +149,76 @@ pub(super) fn dismiss(world: &mut World, service: &Service) {
         if let Err(error) = dismissed {
             tracing::warn!(sandbox = %sandbox.name, service = %service.name, %error, "cannot take it off its service");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::model::{Driver, Node, Peer, Protocol, ServicePublish};
+    use crate::testing;
+
+    fn node(name: &str) -> Arc<Node> {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        Arc::new(Node {
+            name: name.into(),
+            vtep: address,
+            addresses: vec![address],
+            mesh: (address, 6383).into(),
+            vxlan_port: 4789,
+            version: "1".into(),
+            identity: "".into(),
+            since: SystemTime::UNIX_EPOCH,
+        })
+    }
+
+    fn peer(network: &Id) -> Arc<Peer> {
+        Arc::new(Peer {
+            id: "peer".into(),
+            endpoint: "endpoint".into(),
+            network: Id::clone(network),
+            node: "b".into(),
+            sandbox: "sandbox".into(),
+            sandbox_name: "s".into(),
+            joined: SystemTime::UNIX_EPOCH,
+            mac: [2, 0, 0, 0, 0, 9],
+            v4: None,
+            v6: None,
+            names: Vec::new(),
+            service: None,
+            weight: 1,
+            state: EndpointState::Ready,
+        })
+    }
+
+    #[test]
+    fn others_are_waited_for_where_they_may_lead_somebody_here() {
+        let mut model = Model { here: "a".into(), ..Model::default() };
+        let mut network = testing::network("app", &[]);
+        network.driver = Driver::Overlay { vni: 4096 };
+        let mut service = testing::service("web", &network.id, "10.0.0.9");
+        model.networks.insert(Id::clone(&network.id), Arc::new(network.clone()));
+        model.nodes.insert("a".into(), node("a"));
+        assert!(!is_led_to_by_others(&service, &model), "there are none");
+        model.nodes.insert("b".into(), node("b"));
+        assert!(!is_led_to_by_others(&service, &model), "nobody there is on the network");
+        model.peers.insert("peer".into(), peer(&network.id));
+        assert!(is_led_to_by_others(&service, &model));
+        model.peers.remove("peer");
+        service.publishes.push(ServicePublish {
+            protocol: Protocol::Tcp,
+            addresses: Vec::new(),
+            published: 80,
+            target: 80,
+            mode: PublishMode::Ingress,
+            proxy_protocol: None,
+        });
+        assert!(is_led_to_by_others(&service, &model), "each takes connections for the port");
+        network.driver = Driver::Bridge;
+        model.networks.insert(Id::clone(&network.id), Arc::new(network));
+        assert!(!is_led_to_by_others(&service, &model), "it is this node's own");
     }
 }
