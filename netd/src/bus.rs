@@ -43,16 +43,19 @@ impl Bus {
     }
 
     pub(crate) fn publish(&self, event: Event) {
-        // How far the cluster's store is served is told with every change of it.
-        if !matches!(event.action, "served" | "committed") {
+        // How far the cluster's store is served is told with every change of it, and of use only at that moment.
+        let is_fleeting = matches!(event.action, "served" | "committed");
+        if !is_fleeting {
             tracing::info!(target: "netd::event", kind = event.kind, action = event.action, id = %event.id,
             attributes = ?event.attributes);
         }
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        if past.len() == MEMORY {
-            past.pop_front();
+        if !is_fleeting {
+            if past.len() == MEMORY {
+                past.pop_front();
+            }
+            past.push_back(event.clone());
         }
-        past.push_back(event.clone());
         // Sent under the lock, so that a new listener sees each event once: in the past or live.
         let _ = self.live.send(event);
     }

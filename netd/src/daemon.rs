@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result};
 use netd_sys::netlink::monitor::{Group, Monitor};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,7 +24,6 @@ use crate::error::Chain;
 use crate::manager::{self, World};
 use crate::server::listen::{bind_unix, serve};
 use crate::server::{App, Metrics, Server};
-use crate::store::Wake;
 use crate::{docker, telemetry, watch};
 
 /// Requests that run when the daemon is told to stop get this long.
@@ -56,13 +54,9 @@ async fn daemon(config: Arc<Config>) -> Result<()> {
     for directory in [&config.state_dir, &config.run_dir, &config.netns_dir] {
         make_directory(directory)?;
     }
-    let (bus, wake) = (Bus::new(), Arc::new(Notify::new()));
+    let (bus, (herald, found)) = (Bus::new(), watch::Herald::new());
     let Started { engine, thread, made } = {
-        let (config, bus, wake) = (Arc::clone(&config), bus.clone(), Arc::clone(&wake));
-        let wake: Wake = Arc::new(move || {
-            wake.notify_one();
-            true
-        });
+        let (config, bus, wake) = (Arc::clone(&config), bus.clone(), herald.wake());
         Engine::start(move || manager::open(config, bus, wake)).context("cannot start the engine")?
     };
     made.await.context("the engine ended while starting")??;
@@ -104,7 +98,7 @@ async fn daemon(config: Arc<Config>) -> Result<()> {
         tokio::task::spawn_local(serve(listener, handle, app.stop.clone(), tasks.clone()));
     }
     if app.config.cluster.is_some() {
-        tokio::task::spawn_local(watch::cluster(Arc::clone(&app), wake));
+        tokio::task::spawn_local(watch::cluster(Arc::clone(&app), herald, found));
     }
     let served = serve_until_told(&app, &mut signals, plugin, &tasks).await;
     end(app, tasks, dataplane, engine, thread).await;

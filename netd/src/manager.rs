@@ -43,7 +43,7 @@ use crate::tables::Neighbours;
 use books::{Assigned, Books};
 use undo::{Step, Undo};
 
-pub(crate) use cluster::{ClusterView, follow as follow_cluster};
+pub(crate) use cluster::{ClusterView, News, follow as follow_cluster};
 pub(crate) use examine::sandbox as examine;
 pub(crate) use find::{network as find_network, sandbox as find_sandbox, service as find_service};
 pub(crate) use guests::{bury, list as guests};

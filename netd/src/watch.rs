@@ -24,7 +24,7 @@ use crate::engine::Busy;
 use crate::error::Chain;
 use crate::firewall;
 use crate::server::App;
-pub(crate) use cluster::cluster;
+pub(crate) use cluster::{Herald, cluster};
 pub(crate) use docker::docker;
 pub(crate) use guests::guests;
 pub(crate) use probe::probe;

@@ -23,8 +23,8 @@ use crate::error::Result;
 use crate::ipam::{Holder, Leases};
 use crate::model::{Change, Endpoint, Id, Lease, Model, Network, SandboxKey, Scope, ServiceKey};
 use crate::store::{
-    Batch, CommitError, Condition, Key, KeyChange, Record as _, Records, Revision, Store, StoreError, Txn,
-    Watch,
+    Batch, CommitError, Condition, Key, KeyChange, MESH_SECRET, Record as _, Records, Revision, Store,
+    StoreError, Txn, Watch,
 };
 pub(crate) use claim::Assigned;
 pub(crate) use cluster::{Cluster, Standing, Untold};
@@ -47,7 +47,7 @@ pub(crate) struct Books {
     /// Taken in, and in no table yet.
     fresh: Vec<Change>,
     advanced: bool,
-    /// Grows with every batch of the cluster's, and from one start to the next.
+    /// Grows with every batch of the cluster's that tables may depend on, and from one start to the next.
     turns: u64,
 }
 
@@ -91,7 +91,7 @@ impl Books {
         self.cluster.as_ref()
     }
 
-    /// One number for both stores: whatever either of them tells raises it.
+    /// One number for both stores: whatever either of them tells that tables may depend on raises it.
     pub(crate) fn revision(&self) -> Revision {
         self.records.revision(Scope::Local) + self.turns
     }
@@ -229,7 +229,9 @@ impl Books {
         let whole = self.cluster.as_mut().is_some_and(|cluster| std::mem::take(&mut cluster.whole));
         let changes =
             if whole { self.records.replace_shared(batch) } else { self.records.apply_shared(batch) };
-        self.turns += 1;
+        // An address that is taken, or what this node has told itself, is in nobody's table: nobody is woken for it.
+        let is_silent = changes.is_empty() && !whole && !is_secret(batch);
+        self.turns += u64::from(!is_silent);
         let is_ours = batch.changes.iter().any(|change| self.records.own().contains_key(change.key()));
         self.follow_networks(&changes);
         if whole {
@@ -243,7 +245,9 @@ impl Books {
                 cluster.unsettled = true;
             }
         }
-        self.note(changes);
+        if !is_silent {
+            self.note(changes);
+        }
     }
 
     fn note(&mut self, changes: Vec<Change>) {
@@ -336,6 +340,11 @@ impl Books {
     pub(super) fn condition(&self) -> Option<Condition> {
         self.cluster.as_ref().map(Cluster::condition)
     }
+}
+
+/// No record of the model, and the way to other nodes depends on it.
+fn is_secret(batch: &Batch) -> bool {
+    batch.changes.iter().any(|change| **change.key() == *MESH_SECRET)
 }
 
 fn shared_leases(network: &Network, model: &Model) -> Leases {

@@ -56,7 +56,7 @@ pub(crate) struct Cluster {
 /// What there is to tell of the store since the last time.
 #[derive(Debug, Default)]
 pub(crate) struct Untold {
-    /// What this node wrote, and at which nanosecond of the machine's monotonic clock that was said to be done.
+    /// What this node wrote, and at which nanosecond of the machine's monotonic clock the store was asked to.
     pub written: Vec<(Revision, u64)>,
     /// What was taken in, and with which revision of the tables.
     pub taken_in: Vec<(Revision, u64)>,
@@ -96,8 +96,9 @@ impl Cluster {
     }
 
     pub(super) fn commit(&mut self, txn: &Txn) -> Result<Revision, CommitError> {
+        let asked = monotonic_ns();
         let revision = self.store.commit(txn)?;
-        remember(&mut self.written, (revision, monotonic_ns()));
+        remember(&mut self.written, (revision, asked));
         Ok(revision)
     }
 
