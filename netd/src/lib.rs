@@ -26,7 +26,7 @@ mod steer;
 mod store;
 mod tables;
 mod telemetry;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
 mod watch;
 

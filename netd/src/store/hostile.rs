@@ -2,6 +2,8 @@
 //! records in them. A disk, a power cut or somebody's editor may have made anything of them. Fuzzing and the property
 //! tests walk the same way in.
 
+mod shared;
+
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -15,6 +17,7 @@ use crate::ports::Ports;
 use crate::resolvconf::{self, HostConf};
 use crate::tables::Projection;
 use crate::{firewall, hosts};
+pub use shared::shared_record;
 
 /// The id of the records that [`record`] reads.
 const ID: &str = "ab";
@@ -144,7 +147,7 @@ mod tests {
     use crate::testing;
 
     /// Bytes that are mostly those, in places overwritten, taken out or added to.
-    fn near(sound: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
+    pub(super) fn near(sound: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
         let edit = (any::<prop::sample::Index>(), 0..3_usize, prop::collection::vec(any::<u8>(), 0..4));
         prop::collection::vec(edit, 0..4).prop_map(move |edits| {
             let mut bytes = sound.clone();

@@ -8,12 +8,11 @@ use netd_proxy::table::{Change as Proxy, Listener, ListenerId, Service, ServiceI
 
 use super::Change;
 use super::names::Names;
-use super::part::{Held, NameKey, Part};
-use crate::model::Id;
+use super::part::{Held, NameKey, Owner, Part};
 
 #[derive(Debug, Default)]
 pub(super) struct Difference {
-    names: Objects<(NameKey, Id), Held>,
+    names: Objects<(NameKey, Owner), Held>,
     views: Objects<ViewId, View>,
     services: Objects<ServiceId, Service>,
     listeners: Objects<ListenerId, Listener>,
@@ -83,8 +82,8 @@ impl Difference {
     }
 }
 
-fn holdings(owner: &Id, names: BTreeMap<NameKey, Held>) -> impl Iterator<Item = ((NameKey, Id), Held)> {
-    names.into_iter().map(|(name, held)| ((name, Arc::clone(owner)), held))
+fn holdings(owner: &Owner, names: BTreeMap<NameKey, Held>) -> impl Iterator<Item = ((NameKey, Owner), Held)> {
+    names.into_iter().map(|(name, held)| ((name, owner.clone()), held))
 }
 
 fn name_change(key: &NameKey, names: &Names) -> Dns {

@@ -6,12 +6,11 @@ use std::time::SystemTime;
 
 use netd_dns::table::Name;
 
-use super::part::{Held, NameKey, Part};
-use crate::model::Id;
+use super::part::{Held, NameKey, Owner, Part};
 
 /// Sandboxes and services in the order of joining; the id decides between two of one instant, so that the order is the same
 /// however the records were read.
-type Holders = BTreeMap<(SystemTime, Id), Held>;
+type Holders = BTreeMap<(SystemTime, Owner), Held>;
 
 #[derive(Debug, Default)]
 pub(super) struct Names(BTreeMap<NameKey, Holders>);
@@ -19,7 +18,7 @@ pub(super) struct Names(BTreeMap<NameKey, Holders>);
 impl Names {
     pub(super) fn insert(&mut self, part: &Part) {
         for (name, held) in &part.names {
-            let place = (held.joined, Arc::clone(&part.owner));
+            let place = (held.joined, part.owner.clone());
             self.0.entry(name.clone()).or_default().insert(place, held.clone());
         }
     }
@@ -27,7 +26,7 @@ impl Names {
     pub(super) fn remove(&mut self, part: &Part) {
         for (name, held) in &part.names {
             if let Some(holders) = self.0.get_mut(name) {
-                holders.remove(&(held.joined, Arc::clone(&part.owner)));
+                holders.remove(&(held.joined, part.owner.clone()));
                 if holders.is_empty() {
                     self.0.remove(name);
                 }

@@ -14,6 +14,10 @@ use crate::model::{self, Id, Model, Peer, Sandbox};
 /// A name within a zone.
 pub(super) type NameKey = (ZoneId, Arc<str>);
 
+/// Whose names they are, which orders them, and by which record: while an endpoint of a sandbox goes and another comes,
+/// both carry its names, and the one that goes takes its own with it only.
+pub(super) type Owner = (Id, Id);
+
 /// What a record contributes to a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Held {
@@ -30,8 +34,7 @@ pub(super) struct Held {
 
 #[derive(Debug)]
 pub(super) struct Part {
-    /// Whose it is.
-    pub owner: Id,
+    pub owner: Owner,
     pub names: BTreeMap<NameKey, Held>,
     pub view: Option<View>,
     pub services: BTreeMap<ServiceId, Service>,
@@ -47,7 +50,7 @@ impl Held {
 impl Part {
     pub(super) fn empty(owner: Id) -> Self {
         Self {
-            owner,
+            owner: (Arc::clone(&owner), owner),
             names: BTreeMap::new(),
             view: None,
             services: BTreeMap::new(),
@@ -63,7 +66,7 @@ impl Part {
             name_all(&mut names, model, &endpoint.network, &endpoint.names, sandbox.created, &addresses);
         }
         let view = view::of(sandbox, model);
-        Self { owner: Arc::clone(&sandbox.id), names, view, services, listeners }
+        Self { names, view, services, listeners, ..Self::empty(Arc::clone(&sandbox.id)) }
     }
 
     pub(super) fn of_service(service: &model::Service, model: &Model) -> Self {
@@ -73,6 +76,7 @@ impl Part {
     pub(super) fn of_peer(peer: &Peer, model: &Model) -> Self {
         // The sandbox's id has the same place among the holders of a name on every node.
         let mut part = Self::empty(Arc::clone(&peer.sandbox));
+        part.owner.1 = Arc::clone(&peer.id);
         let addresses: Vec<IpAddr> =
             peer.v4.map(IpAddr::V4).into_iter().chain(peer.v6.map(IpAddr::V6)).collect();
         name_all(&mut part.names, model, &peer.network, &peer.names, peer.joined, &addresses);

@@ -98,7 +98,7 @@ impl Books {
                 return Ok(before);
             }
             let returns = before.availability == Availability::Removed;
-            let term = before.term + u32::from(returns);
+            let term = before.term.wrapping_add(u32::from(returns));
             let after = Member { availability, term, ..Member::clone(&before) };
             let key = key_of::<Member>(&after.name);
             match self.commit_shared(&self.revise(Scope::Shared, &key).put(key, encode(&after)?)) {

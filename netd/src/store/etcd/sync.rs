@@ -199,7 +199,7 @@ pub(super) async fn load(client: &mut Client) -> Result<Loaded, Failure> {
         };
         let page: RangeResponse = match client.call("/etcdserverpb.KV/Range", range).await {
             Err(Failure::TooBig(_)) if limit > 1 => {
-                limit /= 4;
+                limit = (limit / 4).max(1);
                 continue;
             }
             page => page?,

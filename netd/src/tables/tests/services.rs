@@ -260,6 +260,26 @@ fn a_service_is_where_its_network_is_and_its_backends_where_their_node_lives() {
     assert!(world.states("service/id-web").is_empty());
 }
 
+/// Another node tells of both in one commit, the new one first, when it has been without the store in between.
+#[test]
+fn an_endpoint_that_goes_takes_no_name_of_the_one_that_has_come_for_it() {
+    let mut world = world();
+    world.with_network(&overlay("shop"));
+    let first = peer("db", "there", "id-shop", "10.0.0.3", None);
+    let second = Peer {
+        id: "id-shop/endpoint-again".into(),
+        endpoint: "endpoint-again".into(),
+        v4: "10.0.0.4".parse().ok(),
+        ..first.clone()
+    };
+    world.tell_of_peer(&first.id, Some(first.clone()));
+    world.tell_of_peer(&second.id, Some(second.clone()));
+    world.tell_of_peer(&first.id, None);
+    assert_eq!(world.addresses("id-shop", "db"), ["10.0.0.4"]);
+    world.tell_of_peer(&second.id, None);
+    assert!(world.addresses("id-shop", "db").is_empty());
+}
+
 #[test]
 fn names_of_services_are_theirs_alone_and_may_stand_for_others() {
     let mut world = world();

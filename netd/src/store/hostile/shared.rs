@@ -1,0 +1,228 @@
+//! The door that records of the cluster's store come in through: another version of netd, a broken node, or somebody
+//! with etcd's password may have written anything. A node with a sound model takes one such record in and loses it again.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::super::{Batch, Entry, Key, KeyChange, MESH_SECRET, Record, Records, encode, key_of};
+use crate::firewall;
+use crate::ipam::{Holder, Leases};
+use crate::model::{
+    Availability, Change, Driver, EndpointState, Id, Lease, LeaseHolder, Member, Model, Network, Node, Peer,
+    Service,
+};
+use crate::tables::{Neighbours, Projection, mesh};
+use crate::testing;
+
+/// The id of the record that is taken in; what has an id of two parts has it as the second.
+const ID: &str = "ab";
+const HERE: &str = "here";
+const NETWORK: &str = "id-app";
+const ADDRESS: &str = "10.9.0.77";
+
+/// Reads `bytes` as each kind of record that nodes share. What is believed can be written and read again, everything
+/// that is derived from records can be derived from it, and nothing of it stays when it goes.
+pub fn shared_record(bytes: &[u8]) {
+    for key in keys() {
+        let put = KeyChange::Put(Entry { key: Arc::clone(&key), value: bytes.into(), revision: 9 });
+        let mut node = Follower::sound();
+        let before = node.projection.whole();
+        node.take_in(vec![put]);
+        let believed = !node.records.refused().contains_key(&key);
+        node.derive();
+        node.take_in(vec![KeyChange::Deleted { key: Arc::clone(&key) }]);
+        node.derive();
+        assert!(!node.records.refused().contains_key(&key), "what is gone is refused no more");
+        assert!(!believed || node.projection.whole() == before, "{key} has left something behind");
+    }
+}
+
+fn keys() -> [Key; 7] {
+    [
+        key_of::<Network>(ID),
+        key_of::<Service>(ID),
+        key_of::<Node>(ID),
+        key_of::<Member>(ID),
+        key_of::<Peer>(&format!("{NETWORK}/{ID}")),
+        key_of::<Lease>(&format!("{NETWORK}/{ADDRESS}")),
+        MESH_SECRET.into(),
+    ]
+}
+
+/// What a node makes of the records that it is told.
+struct Follower {
+    records: Records,
+    projection: Projection,
+    neighbours: Neighbours,
+    revision: u64,
+}
+
+impl Follower {
+    /// With a network of the cluster, a sandbox on it, a service, another node and its endpoint.
+    fn sound() -> Self {
+        let records = Records::of(HERE.into());
+        let (projection, neighbours) = (Projection::of(HERE.into()), Neighbours::default());
+        let mut node = Self { records, projection, neighbours, revision: 0 };
+        let put = |key: Key, value| KeyChange::Put(Entry { key, value, revision: 1 });
+        let mut sandbox = testing::sandbox("web");
+        sandbox.endpoints.push(testing::endpoint_at(NETWORK, &["10.9.0.2"]));
+        let key = key_of::<crate::model::Sandbox>(&sandbox.id);
+        let local = Batch { revision: 1, changes: vec![put(key, encode(&sandbox).expect("a sandbox"))] };
+        let changes = node.records.apply(&local).expect("a sound record");
+        let shared = sound_records().into_iter().map(|(key, value)| put(key, value)).collect();
+        node.follow(&changes);
+        node.take_in(shared);
+        assert!(node.records.refused().is_empty(), "{:?}", node.records.refused());
+        node
+    }
+
+    fn take_in(&mut self, changes: Vec<KeyChange>) {
+        self.revision += 10;
+        let changes = self.records.apply_shared(&Batch { revision: self.revision, changes });
+        self.follow(&changes);
+    }
+
+    fn follow(&mut self, changes: &[Change]) {
+        self.projection.apply(changes);
+        for change in changes {
+            self.neighbours.apply(change);
+        }
+    }
+
+    fn derive(&self) {
+        let model = self.records.model();
+        mesh(model, None);
+        firewall::render(model, None);
+        firewall::guard(model, &firewall::Elements::default());
+        for network in model.networks.values() {
+            self.neighbours.known(&network.id);
+            let mut leases = Leases::shared(network, &model.here);
+            for (address, lease) in model.leases.get(&network.id).into_iter().flatten() {
+                leases.note(*address, Holder::from(&**lease));
+                leases.forget(*address);
+            }
+        }
+        written_again(model);
+    }
+}
+
+/// What was read says the same when it is written.
+fn written_again(model: &Model) {
+    fn same<R: Record + PartialEq + std::fmt::Debug>(record: &R) {
+        let value = encode(record).expect("what was read can be written");
+        let entry = Entry { key: key_of::<R>(record.id()), value, revision: 1 };
+        assert_eq!(&super::super::records::decode::<R>(&entry).expect("and read again"), record);
+    }
+    model.networks.values().for_each(|network| same(&**network));
+    model.services.values().for_each(|service| same(&**service));
+    model.nodes.values().for_each(|node| same(&**node));
+    model.members.values().for_each(|member| same(&**member));
+    model.peers.values().for_each(|peer| same(&**peer));
+    model.leases.values().flat_map(|leases| leases.values()).for_each(|lease| same(&**lease));
+}
+
+fn sound_records() -> Vec<(Key, super::super::Value)> {
+    fn of<R: Record>(record: &R) -> (Key, super::super::Value) {
+        (key_of::<R>(record.id()), encode(record).expect("a sound record"))
+    }
+    let mut records: Vec<_> = [HERE, "there"].into_iter().map(|name| of(&node(name))).collect();
+    records.extend([(HERE, 1), ("there", 2)].map(|(name, number)| of(&member(name, number))));
+    records.extend([of(&network("app")), of(&service("shop")), of(&peer("there")), of(&lease("10.9.0.3"))]);
+    records.push((MESH_SECRET.into(), "0a".repeat(32).into_bytes().into()));
+    records
+}
+
+fn network(name: &str) -> Network {
+    let subnets = [("10.9.0.0/24", "10.9.0.1"), ("fd00::/120", "fd00::1")];
+    Network { driver: Driver::Overlay { vni: 4097 }, ..testing::network(name, &subnets) }
+}
+
+fn service(name: &str) -> Service {
+    testing::service(name, NETWORK, "10.9.0.250")
+}
+
+fn node(name: &str) -> Node {
+    let vtep = IpAddr::from([192, 0, 2, name.len() as u8]);
+    Node {
+        name: name.into(),
+        vtep,
+        addresses: vec![vtep],
+        mesh: (vtep, 6383).into(),
+        vxlan_port: 4789,
+        version: "1".into(),
+        identity: name.into(),
+        since: SystemTime::UNIX_EPOCH,
+    }
+}
+
+fn member(name: &str, number: u16) -> Member {
+    let (name, availability, joined) = (name.into(), Availability::Active, SystemTime::UNIX_EPOCH);
+    Member { name, number, term: 0, availability, joined }
+}
+
+fn peer(endpoint: &str) -> Peer {
+    Peer {
+        id: format!("{NETWORK}/{endpoint}").into(),
+        endpoint: endpoint.into(),
+        network: NETWORK.into(),
+        node: "there".into(),
+        sandbox: "id-db".into(),
+        sandbox_name: "db".into(),
+        joined: SystemTime::UNIX_EPOCH,
+        mac: [2, 0, 0, 0, 0, 9],
+        v4: "10.9.0.3".parse().ok(),
+        v6: "fd00::3".parse().ok(),
+        names: vec!["db".into(), "store".into()],
+        service: Some("id-shop".into()),
+        weight: 1,
+        state: EndpointState::Ready,
+    }
+}
+
+fn lease(address: &str) -> Lease {
+    let holder = LeaseHolder::Sandbox(Id::from("id-db"));
+    Lease { id: format!("{NETWORK}/{address}").into(), node: "there".into(), holder, name: "db".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::near;
+    use super::*;
+
+    /// One of each kind, under the ids that are tried.
+    fn sound() -> [Vec<u8>; 7] {
+        let network = Network { id: ID.into(), ..network("back") };
+        let service = Service { id: ID.into(), ..service("front") };
+        [
+            encode(&network).expect("a network").to_vec(),
+            encode(&service).expect("a service").to_vec(),
+            encode(&node(ID)).expect("a node").to_vec(),
+            encode(&member(ID, 3)).expect("a member").to_vec(),
+            encode(&peer(ID)).expect("a peer").to_vec(),
+            encode(&lease(ADDRESS)).expect("a lease").to_vec(),
+            b"0b".repeat(32),
+        ]
+    }
+
+    #[test]
+    fn what_the_door_is_tried_with_passes_it() {
+        for (key, value) in keys().into_iter().zip(sound()) {
+            let mut node = Follower::sound();
+            node.take_in(vec![KeyChange::Put(Entry { key, value: value.into(), revision: 9 })]);
+            assert!(node.records.refused().is_empty(), "{:?}", node.records.refused());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_of_others_does_harm(
+            near in any::<prop::sample::Index>().prop_flat_map(|which| near(which.get(&sound()).clone())), raw: Vec<u8>,
+        ) {
+            shared_record(&near);
+            shared_record(&raw);
+        }
+    }
+}
