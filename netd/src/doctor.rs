@@ -20,6 +20,7 @@ use netd_sys::{KernelError, sysctl};
 
 use crate::error::Chain;
 use crate::manager::World;
+use crate::model::Network;
 pub(crate) use features::features;
 pub(crate) use steering::{east_west_feature as east_west, feature as steering};
 
@@ -34,8 +35,9 @@ pub(crate) fn examine(world: &mut World) -> Vec<Check> {
     match (links, addresses, routes) {
         (Ok(links), Ok(addresses), Ok(routes)) => {
             let model = world.model();
-            checks.extend(devices::examine(model, &links, &addresses));
-            checks.extend(mtu::examine(model, &links, &routes));
+            let mtu = |network: &Network| world.kernel.mtu(network);
+            checks.extend(devices::examine(model, mtu, &links, &addresses));
+            checks.extend(mtu::examine(model, mtu, &links, &routes));
             checks.extend(clashes::subnets(model, &links, &routes));
         }
         (links, addresses, routes) => {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use netd_tests::cluster::Node;
 use netd_tests::traffic::{exchange, serve};
 use netd_tests::{Cluster, Place, eventually, scenario};
+use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 fn ping(from: &Place, to: impl std::fmt::Display) -> Result<()> {
@@ -41,6 +42,19 @@ fn refused(node: &Node, reason: &str, deed: impl FnOnce() -> Result<()>) -> Resu
 
 fn tunnels(node: &Node) -> Result<usize> {
     Ok(node.host.look("ip -o link show type vxlan")?.lines().filter(|line| !line.contains("nxprobe")).count())
+}
+
+/// `netd doctor` has looked, and finds no such fault with the network.
+fn in_order(node: &Node, check: &str, network: &str) -> Result<()> {
+    let said = node.try_netd("doctor --format json")?.json()?;
+    let checks = said["checks"].as_array().context("checks")?;
+    let mut found = checks.iter().filter(|found| found["name"] == check).peekable();
+    ensure!(found.peek().is_some(), "{said:#}");
+    let is_fault = |found: &Value| {
+        found["verdict"] != "ok" && found["detail"].as_str().is_some_and(|detail| detail.contains(network))
+    };
+    ensure!(!found.any(is_fault), "{said:#}");
+    Ok(())
 }
 
 fn mac(place: &Place) -> Result<String> {
@@ -93,7 +107,9 @@ fn the_last_sandbox_takes_the_devices_along_and_the_next_brings_them_again() {
         for _ in 0..3 {
             let b = two.create("b", "--network red")?;
             eventually(PATIENCE, "the other node's sandbox is reached", || ping(&b, target))?;
+            in_order(two, "devices", "red")?;
             two.netd("sandbox rm b")?;
+            in_order(two, "devices", "red")?;
         }
         eventually(PATIENCE, "the devices go", || {
             let left = tunnels(two)?;
@@ -218,6 +234,7 @@ fn packets_are_as_large_as_the_way_between_the_nodes_carries() {
         let cluster = Cluster::start(lab, 2)?;
         let [one, two] = [&cluster.nodes[0], &cluster.nodes[1]];
         one.try_netd("network create -d overlay -o mtu=1451 big")?.refused(1, "1450")?;
+        one.try_netd("network create -d overlay -o vni=4095 taken")?.refused(1, "4095")?;
         create(&cluster, "red", "")?;
         let (a, _b) = (one.create("a", "--network red")?, two.create("b", "--network red")?);
         let target: Ipv4Addr = two.address("b", "red")?;
@@ -233,6 +250,7 @@ fn packets_are_as_large_as_the_way_between_the_nodes_carries() {
         one.host.sh("ip link set eth0 mtu 1400")?;
         eventually(PATIENCE, "the MTU follows", || mtu(1350))?;
         ping(&a, format!("-M do -s 1322 {target}"))?;
+        ["devices", "mtu"].iter().try_for_each(|check| in_order(one, check, "red"))?;
         one.host.sh("ip link set eth0 mtu 1500")?;
         eventually(PATIENCE, "the MTU follows", || mtu(1450))
     });

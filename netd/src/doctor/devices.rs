@@ -1,4 +1,4 @@
-//! Whether each network's bridge is there, up, and has its gateway's addresses and its MTU.
+//! Whether the bridge of each network that is on this node is there, up, and has its gateway's addresses and its MTU.
 
 use netd_api::system::Check;
 use netd_sys::netlink::addr::Addr;
@@ -9,13 +9,20 @@ use crate::model::{Model, Network};
 
 const NAME: &str = "devices";
 
-pub(super) fn examine(model: &Model, links: &[Link], addresses: &[Addr]) -> Vec<Check> {
-    let faults = model.networks.values().filter_map(|network| fault(network, links, addresses));
+/// `mtu`: what a network's links are to have by now.
+pub(super) fn examine(
+    model: &Model,
+    mtu: impl Fn(&Network) -> u32,
+    links: &[Link],
+    addresses: &[Addr],
+) -> Vec<Check> {
+    let here = model.networks.values().filter(|network| model.is_here(&network.id));
+    let faults = here.filter_map(|network| fault(network, mtu(network), links, addresses));
     or_fine(faults.collect(), NAME, "every network has its bridge and its gateway")
 }
 
 /// One a network: what is wrong with a bridge that is not there needs no list.
-fn fault(network: &Network, links: &[Link], addresses: &[Addr]) -> Option<Check> {
+fn fault(network: &Network, mtu: u32, links: &[Link], addresses: &[Addr]) -> Option<Check> {
     let Network { name, bridge, .. } = network;
     let heals = "restart netd: it puts back what is missing";
     let Some(link) = links.iter().find(|link| *link.name == **bridge) else {
@@ -37,7 +44,6 @@ fn fault(network: &Network, links: &[Link], addresses: &[Addr]) -> Option<Check>
             format!("the bridge {bridge} of network {name} has lost its address {}", some_of(&missing));
         return Some(failed(NAME, detail, heals));
     }
-    let mtu = network.options.mtu;
     if network.adopted_bridge.is_none() && link.mtu != mtu {
         let detail =
             format!("the bridge {bridge} of network {name} has the MTU {}, its sandboxes {mtu}", link.mtu);

@@ -6,11 +6,17 @@ use netd_sys::netlink::link::Link;
 use netd_sys::netlink::route::{MAIN, Route};
 
 use super::{fine, some_of, warning};
-use crate::model::Model;
+use crate::model::{Model, Network};
 
 const NAME: &str = "mtu";
 
-pub(super) fn examine(model: &Model, links: &[Link], routes: &[Route]) -> Vec<Check> {
+/// `mtu_of`: what a network's links are to have by now.
+pub(super) fn examine(
+    model: &Model,
+    mtu_of: impl Fn(&Network) -> u32,
+    links: &[Link],
+    routes: &[Route],
+) -> Vec<Check> {
     let defaults = routes.iter().filter(|route| route.is_default() && route.table == MAIN);
     let ways_out = defaults.filter_map(|route| links.iter().find(|link| Some(link.index) == route.link));
     let Some(narrowest) = ways_out.min_by_key(|link| link.mtu) else {
@@ -19,8 +25,8 @@ pub(super) fn examine(model: &Model, links: &[Link], routes: &[Route]) -> Vec<Ch
     let larger: Vec<String> = model
         .networks
         .values()
-        .filter(|network| network.options.mtu > narrowest.mtu && !network.internal)
-        .map(|network| format!("{} ({})", network.name, network.options.mtu))
+        .filter(|network| mtu_of(network) > narrowest.mtu && !network.internal)
+        .map(|network| format!("{} ({})", network.name, mtu_of(network)))
         .collect();
     let Link { name, mtu, .. } = narrowest;
     if larger.is_empty() {

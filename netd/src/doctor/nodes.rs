@@ -45,11 +45,12 @@ pub(super) fn examine(
         ));
     }
     if checks.is_empty() {
-        let nodes = reached.len();
-        checks.push(fine(
-            NAME,
-            format!("packets of {fits} bytes arrive at all of {nodes} other nodes that were tried"),
-        ));
+        let found = match reached.len() {
+            0 => format!("no other node has been tried yet; packets of {fits} bytes should get through"),
+            1 => format!("packets of {fits} bytes arrive at the one other node that was tried"),
+            nodes => format!("packets of {fits} bytes arrive at all of {nodes} other nodes that were tried"),
+        };
+        checks.push(fine(NAME, found));
     }
     checks
 }
@@ -68,11 +69,14 @@ mod tests {
             let checks = examine(&underlay, reached, wrong);
             checks.into_iter().map(|check| (check.verdict, check.detail)).collect::<Vec<_>>()
         };
-        let well = told(&[(&near, Reach::Everything)], false);
-        assert_eq!(
-            well,
-            [(Verdict::Ok, "packets of 1450 bytes arrive at all of 1 other nodes that were tried".into())]
-        );
+        let both = [(&near, Reach::Everything), (&far, Reach::Everything)];
+        for (reached, says) in [
+            (&both[..0], "no other node has been tried yet; packets of 1450 bytes should get through"),
+            (&both[..1], "packets of 1450 bytes arrive at the one other node that was tried"),
+            (&both[..], "packets of 1450 bytes arrive at all of 2 other nodes that were tried"),
+        ] {
+            assert_eq!(told(reached, false), [(Verdict::Ok, says.to_owned())]);
+        }
         let ill = told(&[(&near, Reach::Small), (&far, Reach::Nothing)], true);
         assert_eq!(ill.len(), 3);
         assert!(

@@ -23,8 +23,8 @@ use crate::model::Id;
 use crate::tables::Mac;
 
 pub(crate) const DEVICE: &str = "nxprobe";
-/// Below those of networks.
-const VNI: u32 = 4095;
+/// Below those that networks are given; none can ask for it.
+pub(crate) const VNI: u32 = 4095;
 const PORT: u16 = 6384;
 const NONCE: usize = 16;
 const HEADERS: u32 = 48;

@@ -10,6 +10,7 @@ use netd_api::network::{CreateNetwork, OverlayOptions};
 
 use super::super::{World, new_id, overlay, wire};
 use super::{device, subnet_requests};
+use crate::driver::PROBE_VNI;
 use crate::error::Result;
 use crate::ipam::plan;
 use crate::model::{BigTcp, Driver, Id, Model, Network, NetworkKey, NetworkOptions};
@@ -86,6 +87,14 @@ fn vni(model: &Model, asked: Option<u32>) -> Result<u32> {
         let free = (FIRST_VNI..=LAST_VNI).find(|number| !taken.contains(number));
         return free.ok_or_else(|| ApiError::exhausted("every network identifier is taken").into());
     };
+    if asked == PROBE_VNI {
+        let detail =
+            format!("the network identifier {asked} is the one by which nodes try their ways to each other");
+        return Err(ApiError::conflict(detail)
+            .at("Options.vni")
+            .remedy("choose another, or leave it out")
+            .into());
+    }
     if !taken.contains(&asked) {
         return Ok(asked);
     }
