@@ -25,7 +25,7 @@ impl Verb for Follow {
 }
 
 /// Keys of `filter`.
-pub const FILTERS: &[&str] = &["type", "action", "event", "network", "sandbox", "label"];
+pub const FILTERS: &[&str] = &["type", "action", "event", "network", "sandbox", "service", "node", "label"];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

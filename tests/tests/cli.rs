@@ -173,15 +173,12 @@ fn events_tell_what_happens_as_it_happens() {
             ensure!(said.contains(&format!(r#""action":"{action}""#)), "{action}: {said}");
         }
         ensure!(!human.output().contains("web create"), "filtered: {}", human.output());
-        let past = netd.place.run_with(
-            "netd events --since 1h --until 0s --format json",
-            b"",
-            Duration::from_secs(5),
-        );
-        ensure!(
-            past.is_err() || past.is_ok_and(|past| past.code == 2 || past.stdout.contains("app")),
-            "--since"
-        );
+        let past = netd.netd("events --since 1h --until 0s --format json")?.stdout;
+        ensure!(past.contains(r#""name":"app""#), "{past}");
+        netd.netd("network create app")?;
+        netd.netd("service create shop --network app")?;
+        let of_service = netd.netd("events --since 1h --until 0s --filter service=shop")?.stdout;
+        ensure!(of_service.contains("service create") && of_service.lines().count() == 1, "{of_service}");
         Ok(())
     });
 }

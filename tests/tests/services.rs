@@ -399,6 +399,10 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         for (line, says) in [
             ("service create web --network app", "in use by service"),
             ("service create x --network nowhere", "there is no network \"nowhere\""),
+            ("service create x --network host", "network host has no addresses"),
+            ("service create x --network app -p 81:80 -p 81:81", "publishes 81/tcp in two ways"),
+            ("service create x --network app --external-name x", "another name for itself"),
+            ("stats --no-stream nobody", "nothing is counted for \"nobody\""),
             ("service create x --network app --vip 10.9.0.250", "held by service web"),
             ("service create x --network app --vip 10.9.0.9", "held by sandbox plain"),
             ("service create x --network app --vip 10.8.0.9", "outside of subnet"),
@@ -435,6 +439,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
             ("service create x --network app --backend 192.0.2.1", "IP:PORT"),
             ("service create x --network app --vip 10.9.0.7 --vip 10.9.0.8", "one address of a family"),
             ("sandbox create x --service web,weight=0", "1 to 65535"),
+            ("events --since soon", "--since"),
         ] {
             netd.try_netd(line)?.refused(2, says).with_context(|| line.to_owned())?;
         }

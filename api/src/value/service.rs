@@ -204,10 +204,12 @@ impl FromStr for MemberSpec {
 /// What stands before `,weight=N`, and N.
 fn weighted(text: &str) -> Result<(&str, u16), Invalid> {
     let Some((first, rest)) = text.split_once(',') else { return Ok((text, 1)) };
-    let weight = rest.strip_prefix("weight=").and_then(|digits| digits.parse::<u16>().ok());
-    match weight {
-        Some(weight @ 1..) => Ok((first, weight)),
-        _ => Err(Invalid::new("weight", text, "what follows the ',' is not weight=N", "use 1 to 65535")),
+    let Some(digits) = rest.strip_prefix("weight=") else {
+        return Err(Invalid::new("weight", text, "what follows the ',' is not weight=N", "use 1 to 65535"));
+    };
+    match digits.parse() {
+        Ok(weight @ 1..) => Ok((first, weight)),
+        _ => Err(Invalid::new("weight", text, format!("{digits:?} is no weight"), "use 1 to 65535")),
     }
 }
 

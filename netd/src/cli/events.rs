@@ -10,6 +10,7 @@ use netd_api::events::{self, Event, FollowParams};
 use netd_api::value::Timestamp;
 
 use super::output::{Format, print_line};
+use super::usage;
 
 /// Follow what happens
 #[derive(clap::Args, Debug)]
@@ -20,7 +21,7 @@ Examples:
   netd events --since 1h --until 0s --format json      what is remembered of the last hour
 
 Times are 2026-01-31T08:00:00Z, seconds since 1970, or how long ago: 90s, 10m, 1h30m.
-Filters: type, action (or event), network, sandbox, label.")]
+Filters: type, action (or event), network, sandbox, service, node, label.")]
 pub(super) struct Args {
     /// Begin with what is remembered from this time on
     #[arg(long, value_name = "T")]
@@ -28,6 +29,7 @@ pub(super) struct Args {
     /// End at this time
     #[arg(long, value_name = "T")]
     until: Option<String>,
+    /// Only such events, see below
     #[arg(short, long, value_name = "K=V")]
     filter: Vec<Filter>,
     /// json: one object a line
@@ -38,11 +40,11 @@ pub(super) struct Args {
 pub(super) fn follow(client: &Client, args: Args) -> Result<ExitCode> {
     let now = SystemTime::now();
     let time = |text: Option<String>, flag| text.map(|text| time(&text, now).context(flag)).transpose();
-    let params = FollowParams {
-        since: time(args.since, "--since")?,
-        until: time(args.until, "--until")?,
-        filter: args.filter,
+    let (since, until) = match (time(args.since, "--since"), time(args.until, "--until")) {
+        (Ok(since), Ok(until)) => (since, until),
+        (Err(error), _) | (_, Err(error)) => return Ok(usage(&format!("follow events: {error:#}"))?),
     };
+    let params = FollowParams { since, until, filter: args.filter };
     for event in client.follow::<events::Follow>(&params).context("follow events")? {
         let event = event.context("follow events")?;
         match args.format {
@@ -56,7 +58,7 @@ pub(super) fn follow(client: &Client, args: Args) -> Result<ExitCode> {
 fn time(text: &str, now: SystemTime) -> Result<Timestamp> {
     match humantime::parse_duration(text) {
         Ok(ago) => Ok(now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH).into()),
-        Err(_) => Ok(text.parse()?),
+        Err(_) => Ok(text.parse().context("no length of time, as 90s or 10m, and no time")?),
     }
 }
 

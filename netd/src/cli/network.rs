@@ -52,6 +52,7 @@ pub(super) struct LsArgs {
     /// Whole ids
     #[arg(long)]
     no_trunc: bool,
+    /// Only such, see below
     #[arg(short, long, value_name = "K=V")]
     filter: Vec<Filter>,
 }
@@ -108,6 +109,7 @@ pub(super) struct ConnectArgs {
     /// This address of the network, not any
     #[arg(long, value_name = "IP")]
     ip: Option<Ipv4Addr>,
+    /// The same of IPv6
     #[arg(long, value_name = "IP")]
     ip6: Option<Ipv6Addr>,
     /// One more name of the sandbox on this network

@@ -40,6 +40,7 @@ pub(super) struct LsArgs {
     /// Only names
     #[arg(short, long)]
     quiet: bool,
+    /// Only such, see below
     #[arg(short, long, value_name = "K=V")]
     filter: Vec<Filter>,
 }

@@ -48,6 +48,7 @@ pub(super) struct LsArgs {
     /// Whole ids
     #[arg(long)]
     no_trunc: bool,
+    /// Only such, see below
     #[arg(short, long, value_name = "K=V")]
     filter: Vec<Filter>,
 }

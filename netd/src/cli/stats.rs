@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use netd_api::Nothing;
 use netd_api::client::blocking::Client;
 use netd_api::stats::{Bucket, Figures, Read, Stats};
@@ -37,6 +37,9 @@ pub(super) struct Args {
 pub(super) fn show(client: &Client, args: &Args) -> Result<ExitCode> {
     let pause = args.interval.get().max(SHORTEST);
     let mut before = read(client, args)?;
+    if let Some(unknown) = args.services.iter().find(|name| !has(&before, name)) {
+        bail!("show statistics: nothing is counted for {unknown:?}; `netd stats --no-stream` shows for what");
+    }
     loop {
         if args.format == Format::Json {
             print_line(&serde_json::to_string(&before)?)?;
@@ -58,6 +61,10 @@ pub(super) fn show(client: &Client, args: &Args) -> Result<ExitCode> {
 }
 
 const SHORTEST: Duration = Duration::from_millis(100);
+
+fn has(stats: &Stats, service: &str) -> bool {
+    stats.services.iter().chain(&stats.ports).any(|figures| figures.service == service)
+}
 
 fn read(client: &Client, args: &Args) -> Result<Stats> {
     let mut stats = client.call::<Read>(&Nothing {}, &Nothing {}).context("show statistics")?;
@@ -93,7 +100,7 @@ fn table(before: &Stats, after: &Stats) -> String {
         let connect = grown(old.map_or(&[], |old| &old.connect), &figures.connect);
         table.row([
             figures.service.clone(),
-            figures.port.clone().unwrap_or_default(),
+            figures.port.as_deref().map(shown).unwrap_or_default(),
             figures.open.to_string(),
             format!("{:.1}", since(|figures| figures.accepted)),
             bytes(since(|figures| figures.bytes_to_backend)),
@@ -105,6 +112,11 @@ fn table(before: &Stats, after: &Stats) -> String {
         ]);
     }
     table.render()
+}
+
+/// `tcp/10.0.0.9:*` for an address that is served on every port.
+fn shown(port: &str) -> String {
+    port.strip_suffix(":0").map_or_else(|| port.to_owned(), |address| format!("{address}:*"))
 }
 
 /// What has come in between; a data plane that was started in between has begun at nothing.
@@ -174,6 +186,10 @@ mod tests {
         let shown = table(&at(10, 100, 0, [100, 0, 0]), &at(12, 150, 5_000_000, [140, 10, 0]));
         let row: Vec<&str> = shown.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row, ["web", "tcp/10.0.0.9:80", "3", "25.0", "0B", "2.5MB", "0", "0", "<1ms", "<250ms"]);
+        assert_eq!(
+            (super::shown("udp/[::1]:0"), super::shown("tcp/[::]:80")),
+            ("udp/[::1]:*".into(), "tcp/[::]:80".into())
+        );
         let restarted = table(&at(10, 100, 9, [0, 0, 0]), &at(11, 5, 0, [0, 0, 2]));
         assert!(restarted.contains(" 0.0 ") && restarted.contains(">250ms"), "{restarted}");
     }

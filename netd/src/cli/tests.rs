@@ -109,6 +109,7 @@ fn wrong_values_are_usage_errors_that_say_what_is_right() {
         ("service create web --network n --health icmp", "http://:PORT/PATH"),
         ("service create web --network n -p published=80", "target port is missing"),
         ("service create a.b --network n", "'.' may not be in it"),
+        ("service create web --network n --backend 192.0.2.1:80,weight=0", "\"0\" is no weight"),
         ("publish web 9090-9089:80", "write 9089-9090"),
         ("network ls --filter x", "KEY=VALUE"),
     ];
@@ -130,4 +131,21 @@ fn every_command_has_examples() {
         }
     }
     leaves(&Cli::command(), "");
+}
+
+#[test]
+fn every_flag_says_what_it_is() {
+    fn silent(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        let path = format!("{path} {}", command.get_name());
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+            silent(sub, &path, found);
+        }
+        // The values that it takes say it, too.
+        let speaks = |arg: &clap::Arg| arg.get_help().is_some() || !arg.get_possible_values().is_empty();
+        let flags = command.get_arguments().filter(|arg| !arg.is_positional() && !arg.is_hide_set());
+        found.extend(flags.filter(|arg| !speaks(arg)).map(|arg| format!("{path} --{}", arg.get_id())));
+    }
+    let mut found = Vec::new();
+    silent(&Cli::command(), "", &mut found);
+    assert!(found.is_empty(), "{found:#?}");
 }

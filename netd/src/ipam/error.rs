@@ -53,7 +53,7 @@ pub(crate) enum Invalid {
     NoBand { network: Arc<str>, subnet: IpNetwork },
     #[error("{what} {given} has host bits set; {fixed} is the network of that size")]
     HostBits { what: &'static str, given: IpNetwork, fixed: IpNetwork },
-    #[error("{what} {given} is outside of subnet {subnet}")]
+    #[error("{what} {given} is outside of subnet {subnet}; choose one inside")]
     Outside { what: String, given: String, subnet: IpNetwork },
     #[error("a network has one {family} subnet; {first} and {second} were given")]
     TwoSubnets { family: Family, first: IpNetwork, second: IpNetwork },

@@ -204,7 +204,7 @@ fn bad_requests_are_refused_by_what_is_wrong() {
         (request("::/128"), "leaves no address"),
     ];
     for (gateway, text) in [
-        ("10.0.1.1", "gateway 10.0.1.1 is outside of subnet 10.0.0.0/24"),
+        ("10.0.1.1", "gateway 10.0.1.1 is outside of subnet 10.0.0.0/24; choose one inside"),
         ("fd00::1", "outside"),
         ("10.0.0.0", "network address"),
         ("10.0.0.255", "broadcast address"),

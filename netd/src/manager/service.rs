@@ -38,7 +38,7 @@ pub(crate) fn create(world: &mut World, request: &CreateService) -> Result<Arc<S
 }
 
 fn try_create(world: &mut World, request: &CreateService) -> Result<Arc<Service>> {
-    let network = find::network(world.model(), &request.network)?;
+    let network = place(world, &request.network)?;
     docker::keep_off(world, &network, "connect")?;
     let name: Arc<str> = Arc::from(&*request.name);
     if let Some(other) = world.model().services.by(&ServiceKey::Name(Arc::clone(&name))).next() {
@@ -52,6 +52,18 @@ fn try_create(world: &mut World, request: &CreateService) -> Result<Arc<Service>
     undo.settle(world, result)?;
     world.tell("service", "create", &service.id, &service.name, &[("network", &network.name)]);
     Ok(Arc::new(service))
+}
+
+/// The network that it is to be on.
+fn place(world: &World, wanted: &str) -> Result<Arc<Network>> {
+    find::network(world.model(), wanted).map_err(|fault| {
+        // Listed as networks, and none of them has an address to give.
+        if !["host", "none"].contains(&wanted) {
+            return fault;
+        }
+        let detail = format!("network {wanted} has no addresses, and no service can be on it");
+        ApiError::invalid(detail).at("Network").remedy("name one that `netd network create` has made").into()
+    })
 }
 
 fn make(

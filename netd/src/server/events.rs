@@ -93,6 +93,8 @@ fn wanted(event: &bus::Event, filters: &Filters) -> bool {
         && filters.any("action", |action| event.action == action)
         && filters.any("event", |action| event.action == action)
         && filters.any("network", |wanted| about("network", wanted))
+        && filters.any("service", |wanted| about("service", wanted))
+        && filters.any("node", |wanted| about("node", wanted))
         && filters.any("sandbox", |wanted| {
             about("sandbox", wanted)
                 || event.attributes.get("container").is_some_and(|id| id.starts_with(wanted))

@@ -30,6 +30,7 @@ big-tcp=auto|on|off (packets beyond 64 KiB within the host; auto: where nothing 
 An overlay takes mtu, icc, masquerade, isolate, and vni=N (else one from 4096 on).")]
 pub(in crate::cli) struct CreateArgs {
     name: NetworkName,
+    /// bridge: on this host; overlay: on all nodes of a cluster
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge", value_parser = driver)]
     driver: Driver,
     /// At most one per family; without one a free subnet is chosen
@@ -50,6 +51,7 @@ pub(in crate::cli) struct CreateArgs {
     /// No way out, and no way in from outside
     #[arg(long)]
     internal: bool,
+    /// For people and programs; `netd network ls --filter label=K` finds it
     #[arg(long, value_name = "K=V")]
     label: Vec<Label>,
     /// A driver option

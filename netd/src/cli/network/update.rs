@@ -18,6 +18,7 @@ Examples:
 Options (-o): icc=true|false (sandboxes of this network reach each other), isolate=true|false (other networks are
 kept out), masquerade=true|false (what leaves takes the host's address). Connections that exist go on.")]
 pub(in crate::cli) struct UpdateArgs {
+    /// An option and its new value
     #[arg(short, long, value_name = "K=V", required = true)]
     opt: Vec<Label>,
     network: Reference,
@@ -30,8 +31,10 @@ Examples:
   netd network alias --add search app web
   netd network alias --add blue --rm green app web")]
 pub(in crate::cli) struct AliasArgs {
+    /// A name that it gets on the network
     #[arg(long, value_name = "NAME", required_unless_present = "rm")]
     add: Vec<Alias>,
+    /// A name that it loses there
     #[arg(long, value_name = "NAME")]
     rm: Vec<Alias>,
     network: Reference,

@@ -27,8 +27,10 @@ pub(super) struct CreateArgs {
     /// This address of the (first) network, not any
     #[arg(long, value_name = "IP")]
     ip: Option<Ipv4Addr>,
+    /// The same of IPv6
     #[arg(long, value_name = "IP")]
     ip6: Option<Ipv6Addr>,
+    /// This MAC address on the first network, not one that follows from the address
     #[arg(long, visible_alias = "mac-address", value_name = "MAC")]
     mac: Option<Mac>,
     /// [default: the sandbox's name]
@@ -63,6 +65,7 @@ pub(super) struct CreateArgs {
     /// Be an endpoint of this service, on its network
     #[arg(long, value_name = "SERVICE[,weight=N]")]
     service: Option<MemberSpec>,
+    /// For people and programs; `netd sandbox ls --filter label=K` finds it
     #[arg(short, long, value_name = "K=V")]
     label: Vec<Label>,
     /// Use this namespace, and leave it when the sandbox goes

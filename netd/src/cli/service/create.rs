@@ -30,7 +30,9 @@ Examples:
 On the network, the name leads to the service's own address (VIP), and tasks.NAME to its endpoints. Without --port
 every port of that address leads to the same port of an endpoint.")]
 pub(in crate::cli) struct CreateArgs {
+    /// Also the name by which sandboxes of the network find it
     name: ServiceName,
+    /// Where its address is, and its endpoints are; one of the cluster makes a service of all nodes
     #[arg(long, value_name = "NET")]
     network: Reference,
     /// vip: the name leads to an address of the service's own; dnsrr: to its endpoints, in turns
@@ -70,6 +72,7 @@ pub(in crate::cli) struct CreateArgs {
     /// An endpoint that is no sandbox
     #[arg(long, value_name = "IP:PORT[,weight=N]")]
     backend: Vec<BackendSpec>,
+    /// For people and programs; `netd service ls --filter label=K` finds it
     #[arg(short, long, value_name = "K=V")]
     label: Vec<Label>,
 }

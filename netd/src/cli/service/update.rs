@@ -24,42 +24,54 @@ Examples:
 To add what is there already is no failure. Connections that exist go on, unless their backend is taken away.")]
 pub(in crate::cli) struct UpdateArgs {
     name: Reference,
+    /// What its name leads to from now on: an address of its own, or its endpoints in turns
     #[arg(long, value_enum)]
     endpoint_mode: Option<ModeArg>,
+    /// It becomes another name for this one; its ports and backends have to be taken away before
     #[arg(long, value_name = "NAME")]
     external_name: Option<Alias>,
     /// Another address of its own
     #[arg(long, value_name = "IP")]
     vip: Vec<IpAddr>,
+    /// A port of its address, as with create
     #[arg(long, visible_alias = "port", value_name = "[NAME=]PORT[:TARGET][/PROTO]")]
     port_add: Vec<ServicePortSpec>,
+    /// A port of its address that is not served any more
     #[arg(long, value_name = "PORT[/PROTO]")]
     port_rm: Vec<ServicePortSpec>,
-    /// As with create
+    /// A port of the nodes, as with create
     #[arg(short, long = "publish-add", visible_alias = "publish", value_name = "SPEC", value_parser = publish)]
     publish_add: Vec<PublishArg>,
     /// As it was published; a target port alone stands for all that lead there
     #[arg(long, value_name = "SPEC", value_parser = publish)]
     publish_rm: Vec<PublishArg>,
+    /// Who gets the next connection
     #[arg(long, value_enum)]
     policy: Option<PolicyArg>,
+    /// none, or client-ip[:SECONDS]
     #[arg(long, value_name = "AFFINITY")]
     affinity: Option<Affinity>,
     #[command(flatten)]
     health: HealthArgs,
+    /// How long connections of an endpoint that is drained may go on
     #[arg(long, value_name = "TIME")]
     drain: Option<Span>,
+    /// Choose endpoints on the client's node while there are any
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     prefer_local: Option<bool>,
+    /// How clients on the network reach endpoints: through the proxy, or straight
     #[arg(long, value_enum)]
     east_west: Option<EastWestArg>,
     /// An endpoint that is no sandbox, or another weight for it
     #[arg(long, visible_alias = "backend", value_name = "IP:PORT[,weight=N]")]
     backend_add: Vec<BackendSpec>,
+    /// An endpoint outside that it has no more
     #[arg(long, value_name = "IP:PORT")]
     backend_rm: Vec<BackendSpec>,
+    /// Added, or given another value
     #[arg(short, long, visible_alias = "label-add", value_name = "K=V")]
     label: Vec<Label>,
+    /// Taken away
     #[arg(long, value_name = "K")]
     label_rm: Vec<String>,
 }

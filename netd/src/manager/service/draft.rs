@@ -219,6 +219,10 @@ pub(super) fn check(service: &Service) -> Result<()> {
         );
     }
     if let Answer::Name(name) = &service.answer {
+        if **name == *service.name {
+            let detail = format!("{name} would be another name for itself");
+            return refuse("ExternalName", detail, "name what it is to lead to");
+        }
         let given = [
             ("Ports", !service.ports.is_empty()),
             ("Publish", !service.publishes.is_empty()),

@@ -124,7 +124,12 @@ fn claim(
     let mut refused = None;
     for published in candidates {
         let publish = ServicePublish { published, ..draft.clone() };
-        world.ports.claim(&owner, &publish.as_publish()).map_err(|clash| taken(&clash))?;
+        world.ports.claim(&owner, &publish.as_publish()).map_err(|clash| {
+            match clash.owner.id == service.id {
+                true => published_already(service, &publish),
+                false => taken(&clash),
+            }
+        })?;
         match bind(world, undo, service, &publish) {
             Ok(()) => {
                 undo.push(Step::Port { sandbox: Arc::clone(&service.id), publish: publish.as_publish() });
@@ -144,6 +149,13 @@ fn claim(
             .at("Publish")
     };
     Err(refused.unwrap_or_else(none_free).into())
+}
+
+/// By the service itself, in another way.
+fn published_already(service: &Service, publish: &ServicePublish) -> ApiError {
+    let shown = format!("{}/{}", publish.published, publish.protocol.as_str());
+    let detail = format!("service {} publishes {shown} in two ways", service.name);
+    ApiError::conflict(detail).at("Publish").remedy("leave one out, or take it away first (--publish-rm)")
 }
 
 enum Refusal {
