@@ -138,14 +138,24 @@ impl Leases {
     pub(crate) fn shared(network: &Network, node: &str) -> Self {
         let mut leases = Self::new(network);
         let digest = Sha256::digest(node.as_bytes());
-        let place = digest[..8].iter().fold(0, |number, byte| (number << 8) | u128::from(*byte));
+        leases.begin_at(digest[..8].iter().fold(0, |number, byte| (number << 8) | u64::from(*byte)));
         for subnet in &mut leases.subnets {
-            let Span { first, last, .. } = subnet.dynamic;
-            subnet.next = first + place % (last - first).saturating_add(1).max(1);
             let whole = Span::from(subnet.subnet);
             subnet.remembered.insert(whole.first, whole.last);
         }
         leases
+    }
+
+    /// Where the next searches begin, sandboxes' and services': any number is a place.
+    pub(crate) fn begin_at(&mut self, place: u64) {
+        let within = |span: Span| {
+            let length = span.last.saturating_sub(span.first).saturating_add(1);
+            span.first + u128::from(place) % length.max(1)
+        };
+        for subnet in &mut self.subnets {
+            subnet.next = within(subnet.dynamic);
+            subnet.next_vip = subnet.band.map_or(0, within);
+        }
     }
 
     /// Who has an address, as the cluster's store tells it.

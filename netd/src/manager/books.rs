@@ -9,6 +9,7 @@ mod cluster;
 mod creation;
 mod member;
 mod own;
+mod service;
 mod settle;
 #[cfg(test)]
 mod simulation;
@@ -49,6 +50,8 @@ pub(crate) struct Books {
     advanced: bool,
     /// Grows with every batch of the cluster's that tables may depend on, and from one start to the next.
     turns: u64,
+    /// Commits to the cluster's store that were refused because somebody else was faster.
+    beaten: u64,
 }
 
 impl Books {
@@ -72,6 +75,7 @@ impl Books {
             fresh: Vec::new(),
             advanced: false,
             turns,
+            beaten: 0,
         };
         books.take_in();
         books.take_in_shared();
@@ -99,6 +103,11 @@ impl Books {
     /// What has come since the last time, if anything has been taken in at all.
     pub(super) fn take_fresh(&mut self) -> Option<Vec<Change>> {
         std::mem::take(&mut self.advanced).then(|| std::mem::take(&mut self.fresh))
+    }
+
+    /// Grows whenever another node was faster: what failed meanwhile may go well the next time.
+    pub(super) fn beaten(&self) -> u64 {
+        self.beaten
     }
 
     /// A transaction that goes through only while that record is as it is known here.
@@ -137,6 +146,7 @@ impl Books {
                 Ok(revision)
             }
             Err(CommitError::Conflict { key, expected, found }) => {
+                self.beaten += 1;
                 // Whoever tries again is to know what was in the way.
                 match found {
                     Some(found) => self.await_shared(found),

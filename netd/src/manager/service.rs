@@ -19,8 +19,8 @@ use super::undo::{Step, Undo};
 use super::{World, docker, find, new_id};
 use crate::error::{Chain, Result};
 use crate::ipam::{Family, Holder};
-use crate::model::{Answer, Change, Id, LeaseHolder, Network, PublishMode, Scope, Service, ServiceKey};
-use crate::store::{Txn, encode, encode_lease, key_of, lease_key};
+use crate::model::{Answer, Change, Id, Network, PublishMode, Scope, Service, ServiceKey};
+use crate::store::{Txn, encode, key_of};
 use crate::tables::{Member, members};
 
 pub(crate) use member::{Removal, begin_removal, finish_removal};
@@ -47,6 +47,9 @@ fn try_create(world: &mut World, request: &CreateService) -> Result<Arc<Service>
         return Err(ApiError::conflict(detail).at("Name").remedy(remedy).into());
     }
     let mut service = draft::new(new_id(), name, &network, request)?;
+    if network.scope() == Scope::Shared {
+        world.books.as_member()?;
+    }
     let mut undo = Undo::default();
     let result = make(world, &mut undo, &network, &mut service, request);
     undo.settle(world, result)?;
@@ -80,11 +83,7 @@ fn make(
     service.publishes = ports::take(world, undo, service, &request.publish)?;
     draft::check(service)?;
     begin(world, undo, network, service, &service.vips().collect::<Vec<_>>())?;
-    let key = key_of::<Service>(&service.id);
-    let txn = Txn::default().expect_absent(Arc::clone(&key)).put(key, encode(service)?);
-    let txn = with_leases(txn, network, service, service.vips());
-    world.commit_to(network.scope(), &alone(world, network, txn)?)?;
-    Ok(())
+    commit(world, network, None, Some(service))
 }
 
 /// Addresses that were asked for by name.
@@ -125,11 +124,12 @@ fn lease(
     if wanted.is_none() && !world.books.leases_of(&network.id)?.has(family) {
         return Ok(None);
     }
-    let as_whom = LeaseHolder::Service(Arc::clone(&service.id));
-    let (address, _) = world.claim(undo, network, &holder, &as_whom, |leases| match wanted {
-        Some(address) => leases.reserve(address, &holder),
-        None => leases.lease_vip(family, &holder),
-    })?;
+    let leases = world.books.leases_of(&network.id)?;
+    let (address, _) = match wanted {
+        Some(address) => leases.reserve(address, &holder)?,
+        None => leases.lease_vip(family, &holder)?,
+    };
+    undo.push(Step::Lease { network: Arc::new(network.clone()), address, holder });
     Ok(Some(address))
 }
 
@@ -151,40 +151,33 @@ fn begin(
     Ok(())
 }
 
-/// On a network of the cluster of two nodes that make or change a service at once the slower one is refused: names and
-/// published ports are each one service's.
-fn alone(world: &World, network: &Network, txn: Txn) -> Result<Txn> {
-    match network.scope() {
-        Scope::Local => Ok(txn),
-        Scope::Shared => Ok(txn.and(world.books.guard(network)?).and(world.books.serial("service"))),
+/// The point of no return. Of two nodes that want one address, name or port at once the slower one is refused.
+fn commit(
+    world: &mut World,
+    network: &Network,
+    before: Option<&Service>,
+    after: Option<&Service>,
+) -> Result<()> {
+    let txn = world.books.put_service(network, before, after)?;
+    let beaten = world.books.beaten();
+    let committed = world.commit_to(network.scope(), &txn);
+    if world.books.beaten() != beaten {
+        world.books.search_elsewhere(&network.id);
     }
+    committed.map(|_| ())
 }
 
 /// Does it again, with what the other has made in view, when the only reason against it may be that another node was
 /// faster.
 fn patiently<T>(world: &mut World, mut attempt: impl FnMut(&mut World) -> Result<T>) -> Result<T> {
     for _ in 1..ATTEMPTS {
-        let known = world.books.last_serial("service");
+        let beaten = world.books.beaten();
         match attempt(world) {
-            Err(fault) if fault.0.code == Code::Conflict && world.books.last_serial("service") != known => {}
+            Err(fault) if fault.0.code == Code::Conflict && world.books.beaten() != beaten => {}
             done => return done,
         }
     }
     attempt(world)
-}
-
-/// On a network of the cluster what was claimed is in its store already.
-fn with_leases(
-    mut txn: Txn,
-    network: &Network,
-    service: &Service,
-    vips: impl Iterator<Item = IpAddr>,
-) -> Txn {
-    for vip in vips.filter(|_| network.scope() == Scope::Local) {
-        let key = lease_key(&service.network, vip);
-        txn = txn.expect_absent(Arc::clone(&key)).put(key, encode_lease(&service.id));
-    }
-    txn
 }
 
 /// All of it or nothing. What is so already costs no commit.
@@ -223,9 +216,7 @@ fn change(
     let new: Vec<IpAddr> = after.vips().filter(|vip| !before.vips().any(|old| old == *vip)).collect();
     let gone: Vec<IpAddr> = before.vips().filter(|vip| !after.vips().any(|kept| kept == *vip)).collect();
     begin(world, undo, network, &after, &new)?;
-    let txn = with_leases(replace(world, network, &after)?, network, &after, new.into_iter());
-    let txn = gone.iter().fold(txn, |txn, vip| txn.delete(lease_key(&after.network, *vip)));
-    world.commit_to(network.scope(), &alone(world, network, txn)?)?;
+    commit(world, network, Some(before), Some(&after))?;
     release(world, network, &after, &gone);
     Ok(Arc::new(after))
 }
@@ -258,16 +249,16 @@ fn answer(
 
 /// The sandboxes stay, as sandboxes that serve nobody.
 pub(crate) fn remove(world: &mut World, wanted: &str) -> Result<()> {
-    let service = find::service(world.model(), wanted)?;
-    delete(world, &service)
+    patiently(world, |world| {
+        let service = find::service(world.model(), wanted)?;
+        delete(world, &service)
+    })
 }
 
 pub(super) fn delete(world: &mut World, service: &Arc<Service>) -> Result<()> {
     let network = network_of(world, service)?;
     let vips: Vec<IpAddr> = service.vips().collect();
-    let txn = Txn::default().delete(key_of::<Service>(&service.id));
-    let txn = vips.iter().fold(txn, |txn, vip| txn.delete(lease_key(&service.network, *vip)));
-    world.commit_to(network.scope(), &txn)?;
+    commit(world, &network, Some(service), None)?;
     release(world, &network, service, &vips);
     world.tell("service", "remove", &service.id, &service.name, &[]);
     Ok(())

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use netd_tests::eventually::throughout;
 use netd_tests::load::{Offer, Steady};
 use netd_tests::query::Loop;
 use netd_tests::{Backend, eventually, scenario};
 
-use crate::stage::{SOON, everybody, has_ready, resolves, stage};
+use crate::stage::{SOON, everybody, has_ready, know, resolves, stage};
 
 #[test]
 fn etcd_killed_and_started_again_is_not_noticed_by_traffic() {
@@ -97,5 +97,46 @@ fn records_of_a_newer_version_are_read_as_far_as_they_are_known() {
         ensure!(it.cluster.etcd.keys("netd/v1/novelty/")?.len() == 1, "what is not understood is left alone");
         second.remove()?;
         everybody(&it.cluster, "web", 1)
+    });
+}
+
+#[test]
+fn two_hundred_services_made_at_once_are_there_on_every_node() {
+    scenario(|lab| {
+        let it = stage(lab, 0, "")?;
+        it.node(1).netd("network create wide -d overlay --subnet 10.61.0.0/20")?;
+        know(&it.cluster, "network", "wide")?;
+        std::thread::scope(|scope| -> Result<()> {
+            let maker = |first: usize| {
+                let nodes = &it.cluster.nodes;
+                scope.spawn(move || -> Result<()> {
+                    for number in (first..200).step_by(6) {
+                        let body = format!(r#"{{"Name":"s{number}","Network":"wide"}}"#);
+                        let answer = nodes[number % 3].http("POST", "/v1/services", &body)?;
+                        ensure!(answer.status < 300, "{answer:?}");
+                    }
+                    Ok(())
+                })
+            };
+            let makers: Vec<_> = (0..6).map(maker).collect();
+            makers.into_iter().try_for_each(|maker| maker.join().expect("it does not panic"))
+        })?;
+        it.cluster.everywhere(Duration::from_secs(10), "201 services", |node| {
+            let listed = node.place.look("netd service ls --format json")?;
+            let listed: serde_json::Value = serde_json::from_str(&listed)?;
+            let mut vips: Vec<_> =
+                listed.as_array().into_iter().flatten().map(|one| one["VIP"].clone()).collect();
+            vips.sort_by_key(ToString::to_string);
+            vips.dedup();
+            ensure!(vips.len() == 201, "{} VIPs", vips.len());
+            Ok(())
+        })?;
+        let _backend = Backend::start(it.node(1), "one", "--network wide --service s199")?;
+        let client = it.node(3).create("client", "--network wide")?;
+        resolves(&client, "s0", 1)?;
+        let to = resolves(&client, "s199", 1)?[0];
+        eventually(Duration::from_secs(5), "the last of them answers", || {
+            netd_tests::backend::ask(&client, (to, 7000)).map(drop)
+        })
     });
 }

@@ -9,7 +9,7 @@ use netd_api::ApiError;
 use super::{Books, own};
 use crate::error::{Fault, Result};
 use crate::ipam::{Holder, IpamError, Leases};
-use crate::model::{LeaseHolder, Network, Scope};
+use crate::model::{Id, LeaseHolder, Network, Scope};
 use crate::store::{CommitError, encode, lease_key};
 
 /// Times that another node may be faster.
@@ -48,11 +48,19 @@ impl Books {
                     if !matches!(error, CommitError::Conflict { .. }) {
                         return Err(error.into());
                     }
+                    self.search_elsewhere(&network.id);
                 }
             }
         }
         let detail = format!("other nodes were faster with {ATTEMPTS} addresses of network {}", network.name);
         Err(Fault::from(ApiError::conflict(detail).remedy("try again in a moment")))
+    }
+
+    /// Another node looks where this one does: the next search for a free address begins at random.
+    pub(crate) fn search_elsewhere(&mut self, network: &Id) {
+        if let Some(leases) = self.leases.get_mut(network) {
+            leases.begin_at(rand::random());
+        }
     }
 
     /// Takes back what was claimed, or leased, for something that is not going to be. The cluster's store is told by the

@@ -2,29 +2,47 @@
 //! be about to use.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use netd_api::ApiError;
+use rand::RngExt as _;
 
 use super::Books;
 use crate::error::Result;
 use crate::model::{Network, PeerKey, Scope};
-use crate::store::{CommitError, Key, Revision, Txn, key_of};
+use crate::store::{CommitError, Key, Txn, key_of};
 
 /// Times that another node may be faster.
-const ATTEMPTS: usize = 16;
+const ATTEMPTS: u32 = 16;
+/// Who was slower tries again after a random part of this, twice as much each time, so that many nodes come one after
+/// another.
+const PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 impl Books {
     /// Of two nodes whose transactions have this, the slower one is refused: it has not known what the other made. So
     /// what a check against the model has found stays true until the commit.
     pub(crate) fn serial(&self, what: &str) -> Txn {
-        let key: Key = format!("serial/{what}").into();
+        self.alone(format!("serial/{what}").into())
+    }
+
+    /// The same for a key of that name, which may be deleted when there is nothing left that it is about.
+    pub(super) fn alone(&self, key: Key) -> Txn {
         let here = self.model().here.as_bytes();
         self.revise(Scope::Shared, &key).put(key, here)
     }
 
-    /// Which of the commits with [`Books::serial`] was the last that is known here.
-    pub(crate) fn last_serial(&self, what: &str) -> Option<Revision> {
-        self.records.revision_of(Scope::Shared, &format!("serial/{what}"))
+    /// Lets the others go first, after so many lost tries.
+    pub(super) fn give_way(&mut self, tries: u32) {
+        let most = LONGEST_PAUSE.min(PAUSE.saturating_mul(1 << tries.min(16)));
+        let until = Instant::now() + most.mul_f64(rand::rng().random_range(0.0..1.0));
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.look_out(left);
+        }
     }
 
     /// Goes through only while this node is a member, and the network is there, as it is known here, and nobody is about
@@ -49,12 +67,12 @@ impl Books {
         what: &str,
         mut make: impl FnMut(&mut Self) -> Result<(Txn, T)>,
     ) -> Result<T> {
-        for _ in 0..ATTEMPTS {
+        for tries in 0..ATTEMPTS {
             let (txn, made) = make(self)?;
             let txn = txn.and(self.as_member()?).and(self.serial(what));
             match self.commit_shared(&txn) {
                 Ok(_) => return Ok(made),
-                Err(CommitError::Conflict { .. }) => {}
+                Err(CommitError::Conflict { .. }) => self.give_way(tries),
                 Err(error) => return Err(error.into()),
             }
         }

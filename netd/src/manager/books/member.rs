@@ -14,7 +14,7 @@ use crate::model::{Availability, Id, Lease, Member, Node, Peer, PeerKey, Scope};
 use crate::store::{CommitError, Key, MESH_SECRET, Revision, Txn, encode, key_of};
 
 /// Times that another node may be faster.
-const ATTEMPTS: usize = 16;
+const ATTEMPTS: u32 = 16;
 /// Of the node's own store: the last term that it was a member in.
 pub(super) const TERM: &str = "cluster/term";
 /// Writes of one transaction, each with its check.
@@ -23,7 +23,7 @@ const WRITES: usize = 48;
 impl Books {
     /// Finds out what this node is in the cluster, and joins it if it has never been there. `now` is for people to read.
     pub(crate) fn join(&mut self, now: SystemTime) -> Result<Standing> {
-        for _ in 0..ATTEMPTS {
+        for tries in 0..ATTEMPTS {
             while self.take_in_shared() {}
             let standing = self.standing_by_records();
             if standing == Standing::Member && self.term.is_none() {
@@ -36,7 +36,8 @@ impl Books {
                 return Ok(standing);
             }
             match self.commit_shared(&self.membership(now)?) {
-                Ok(_) | Err(CommitError::Conflict { .. }) => {}
+                Ok(_) => {}
+                Err(CommitError::Conflict { .. }) => self.give_way(tries),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -2,6 +2,8 @@
 //! nodes cut off, leases that end, answers that are lost, nodes removed and asked back. What a seed does is done again by
 //! the same seed: `NETD_SEED=17 cargo test -p netd simulation`.
 
+mod services;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use crate::store::{Record, Txn, encode, key_of};
 use crate::testing;
 
 const NODES: usize = 4;
-const STEPS: usize = 220;
+const STEPS: usize = 260;
 const SEEDS: u64 = 60;
 
 struct Host {
@@ -55,7 +57,11 @@ impl World {
     }
 
     fn one_in(&mut self, many: u32) -> bool {
-        self.random.random_range(0..many) == 0
+        self.random_below(many) == 0
+    }
+
+    fn random_below(&mut self, end: u32) -> u32 {
+        self.random.random_range(0..end)
     }
 
     /// Ends the process of that host at this very place, some of the time.
@@ -84,8 +90,10 @@ impl World {
     fn step(&mut self) {
         let host = self.random.random_range(0..NODES);
         match self.random.random_range(0..100) {
-            0..30 => self.attach(host),
-            30..45 => self.detach(host),
+            0..20 => self.attach(host),
+            20..30 => self.detach(host),
+            30..40 => self.make_service(host),
+            40..45 => self.change_service(host),
             45..52 => self.make_network(host),
             52..55 => self.remove_network(host),
             55..60 => self.hosts[host].books = None,
@@ -257,6 +265,7 @@ impl World {
                 assert_ne!(one.subnets[0].subnet, other.subnets[0].subnet);
             }
         }
+        self.check_services();
         let members: Vec<Member> = self.records().into_values().collect();
         let numbers: BTreeSet<u16> = members.iter().map(|member| member.number).collect();
         assert_eq!(numbers.len(), members.len());
@@ -287,8 +296,11 @@ impl World {
             let is_member = host.standing() == Standing::Member;
             let has = |key: &str| peers.get(key).is_some_and(|peer| peer.node == host.name);
             let mine: BTreeSet<_> = peers.keys().filter(|key| has(key)).cloned().collect();
-            let held: BTreeSet<_> =
-                leases.iter().filter(|(_, lease)| lease.node == host.name).map(|(key, _)| key).collect();
+            let held: BTreeSet<_> = leases
+                .iter()
+                .filter(|(_, lease)| lease.node == host.name && lease.is_of_sandbox())
+                .map(|(key, _)| key)
+                .collect();
             assert_eq!(nodes.contains_key(&key_of::<Node>(&host.name)), is_member, "{}", host.name);
             if !is_member {
                 assert!(mine.is_empty(), "{} is gone, and {mine:?} are there", host.name);
