@@ -23,7 +23,7 @@ use crate::engine::{Engine, Started};
 use crate::error::Chain;
 use crate::manager::{self, World};
 use crate::server::listen::{bind_unix, serve};
-use crate::server::{App, Metrics, Server};
+use crate::server::{App, Metrics, Server, resume_removals};
 use crate::{docker, telemetry, watch};
 
 /// Requests that run when the daemon is told to stop get this long.
@@ -117,6 +117,7 @@ async fn serve_until_told(
         ready = become_ready(app) => ready?,
         () = signals.told_to_stop(app) => return Ok(()),
     }
+    resume_removals(app).await?;
     if let Some(listener) = plugin {
         serve_docker(app, listener, tasks)?;
     }

@@ -35,6 +35,7 @@ pub(crate) use encode::json_as;
 use listen::Body;
 pub(crate) use metrics::Metrics;
 use route::Router;
+pub(crate) use service::resume_removals;
 
 /// A reply waits this long for the data plane to serve what the request made.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);

@@ -282,7 +282,7 @@ fn a_rolling_replacement_fails_nobody() {
         let (ended, from) = (std::sync::Arc::clone(&stop), client);
         let load = std::thread::spawn(move || {
             let mut pages = 0;
-            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) || pages <= 20 {
                 page(&from, to).with_context(|| format!("page {pages}"))?;
                 pages += 1;
             }
@@ -330,6 +330,49 @@ fn an_endpoint_goes_when_its_connections_have_ended() {
         drop(held);
         ensure!(removal.wait(PATIENCE)? == 0);
         ensure!(states(&netd, "web")? == [("web2".into(), "ready".into())]);
+        drop(one);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_removal_that_the_daemon_did_not_live_to_see_goes_on_with_the_next() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        netd.netd("network create app")?;
+        netd.netd("service create web --network app --drain 60s")?;
+        let one = Backend::start(&netd, "web1", "--service web")?;
+        let _two = Backend::start(&netd, "web2", "--service web")?;
+        let client = netd.create("client", "--network app")?;
+        let v4 = vip(&netd, "web")?;
+        let mut held = Vec::new();
+        eventually(PATIENCE, "one connection leads to each", || {
+            held.push(client.connect((v4, 7000))?);
+            let shown = netd.inspect("service", "web")?;
+            let open = shown["Endpoints"].as_array().into_iter().flatten();
+            ensure!(open.filter(|one| one["ActiveConnections"].as_u64() > Some(0)).count() == 2, "{shown}");
+            Ok(())
+        })?;
+        let removal = netd.place.start("netd sandbox rm web1")?;
+        eventually(PATIENCE, "it drains", || {
+            ensure!(states(&netd, "web")?[0] == ("web1".into(), "draining".into()));
+            Ok(())
+        })?;
+        netd.kill()?;
+        ensure!(removal.wait(PATIENCE)? == 1, "who has asked is told that the daemon is gone");
+        netd.start()?;
+        for _ in 0..4 {
+            ensure!(page(&client, (v4, 80).into())? == "web2", "no new connections");
+        }
+        ensure!(states(&netd, "web")?[0] == ("web1".into(), "draining".into()), "the old one goes on");
+        // Told to end it says so, and comes back to it.
+        netd.terminate()?;
+        netd.start()?;
+        drop(held);
+        eventually(PATIENCE, "it is removed", || {
+            ensure!(states(&netd, "web")? == [("web2".into(), "ready".into())]);
+            netd.try_netd("sandbox inspect web1")?.refused(1, "web1").map(drop)
+        })?;
         drop(one);
         Ok(())
     });

@@ -85,25 +85,39 @@ async fn count_connections(app: &App, services: &mut [Service]) {
 /// that the service gives them. It goes on when whoever has asked has gone: half-way is no state to be left in.
 pub(super) async fn remove_sandbox(app: &Arc<App>, wanted: Reference, force: bool) -> Result<()> {
     let begun = app.change(move |world| manager::begin_removal(world, &wanted, force)).await?;
-    let Removal::Drains { sandbox, endpoint, services, least, limit, unseen } = begun else { return Ok(()) };
-    let app = Arc::clone(app);
-    let rest = tokio::task::spawn_local(async move {
-        let until = Instant::now() + limit;
-        let drained = async {
-            tokio::time::sleep(least.min(limit)).await;
-            drained(&app, &endpoint, &services, until, unseen).await;
-        };
-        tokio::select! {
-            () = drained => {}
-            () = app.stop.cancelled() => {
-                tracing::warn!(%sandbox, "it was about to be removed: it is left without new connections");
-                let remedy = "remove it again when the daemon runs";
-                return Err(ApiError::unavailable("the daemon is stopping").remedy(remedy).into());
-            }
-        }
-        app.change(move |world| manager::finish_removal(world, &sandbox)).await
-    });
+    let rest = tokio::task::spawn_local(end_removal(Arc::clone(app), begun));
     rest.await.unwrap_or_else(|_| Err(ApiError::unavailable("the daemon is stopping").into()))
+}
+
+/// Goes on with the removals that were under way when the daemon before this one ended.
+pub(crate) async fn resume_removals(app: &Arc<App>) -> Result<()> {
+    for begun in app.call(|world| Ok(manager::begun_removals(world))).await? {
+        let app = Arc::clone(app);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = end_removal(app, begun).await {
+                tracing::warn!(%error, "a removal that was begun has not come to its end");
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn end_removal(app: Arc<App>, begun: Removal) -> Result<()> {
+    let Removal::Drains { sandbox, endpoint, services, least, limit, unseen } = begun else { return Ok(()) };
+    let until = Instant::now() + limit;
+    let drained = async {
+        tokio::time::sleep(least.min(limit)).await;
+        drained(&app, &endpoint, &services, until, unseen).await;
+    };
+    tokio::select! {
+        () = drained => {}
+        () = app.stop.cancelled() => {
+            tracing::warn!(%sandbox, "it is about to be removed: it gets no new connections meanwhile");
+            let remedy = "its removal goes on when the daemon runs again";
+            return Err(ApiError::unavailable("the daemon is stopping").remedy(remedy).into());
+        }
+    }
+    app.change(move |world| manager::finish_removal(world, &sandbox)).await
 }
 
 /// Until the endpoint has no connection left, or its time is over. Those that pass the data plane by are `unseen`.

@@ -85,25 +85,52 @@ pub(crate) enum Removal {
 /// Removes a sandbox, or if it is an endpoint of a service, has it get no new connections first.
 pub(crate) fn begin_removal(world: &mut World, wanted: &str, force: bool) -> Result<Removal> {
     let before = sandbox::removable(world, wanted, force)?;
-    let model = world.model();
-    let service = before.service.as_ref().and_then(|membership| model.services.get(&membership.service));
-    let endpoint = service
-        .and_then(|service| before.endpoints.iter().find(|endpoint| endpoint.network == service.network));
-    let (Some(service), Some(endpoint), false) = (service.cloned(), endpoint.cloned(), force) else {
+    let drains = if force { None } else { drains(world.model(), &before) };
+    let Some((removal, service)) = drains else {
         return sandbox::remove(world, wanted, force).map(|()| Removal::Done);
     };
     set_state(world, &before, EndpointState::Draining)?;
-    let about = [("sandbox", &*before.name), ("endpoint", &*endpoint.id)];
-    world.tell("service", "drain", &service.id, &service.name, &about);
-    let model = world.model();
-    Ok(Removal::Drains {
+    if let Removal::Drains { endpoint, .. } = &removal {
+        let about = [("sandbox", &*before.name), ("endpoint", &**endpoint)];
+        world.tell("service", "drain", &service.id, &service.name, &about);
+    }
+    Ok(removal)
+}
+
+/// How an endpoint of a service is removed, and which service that is.
+fn drains(model: &Model, before: &Sandbox) -> Option<(Removal, Arc<Service>)> {
+    let service = model.services.get(&before.service.as_ref()?.service)?;
+    let endpoint = before.endpoints.iter().find(|endpoint| endpoint.network == service.network)?;
+    let removal = Removal::Drains {
         sandbox: Arc::clone(&before.id),
         endpoint: Arc::clone(&endpoint.id),
         services: [service_id(&service.id), service_id_here(&service.id)],
-        least: if is_led_to_by_others(&service, model) { HEARD } else { Duration::ZERO },
+        least: if is_led_to_by_others(service, model) { HEARD } else { Duration::ZERO },
         limit: service.drain.unwrap_or(DRAIN),
         unseen: service.east_west == EastWest::Connect,
-    })
+    };
+    Some((removal, Arc::clone(service)))
+}
+
+/// Removals that the daemon before this one began and did not come to the end of: they go on where they were.
+pub(crate) fn begun_removals(world: &mut World) -> Vec<Removal> {
+    let is_leaving = |sandbox: &&Arc<Sandbox>| {
+        sandbox.service.as_ref().is_some_and(|membership| membership.state == EndpointState::Draining)
+    };
+    let leaving: Vec<Arc<Sandbox>> = world.model().sandboxes.values().filter(is_leaving).cloned().collect();
+    let mut removals = Vec::new();
+    for sandbox in leaving {
+        tracing::info!(sandbox = %sandbox.name, "its removal was begun and goes on");
+        match drains(world.model(), &sandbox) {
+            Some((removal, _)) => removals.push(removal),
+            None => {
+                if let Err(error) = sandbox::remove(world, &sandbox.id, true) {
+                    tracing::error!(sandbox = %sandbox.name, %error, "cannot end its removal");
+                }
+            }
+        }
+    }
+    removals
 }
 
 /// Whether data planes of other nodes may lead connections to the service's endpoints: of every node that lives where a
