@@ -19,7 +19,7 @@ mod watch;
 
 pub(crate) use error::{CommitError, StoreError};
 pub(crate) use etcd::{Etcd, EtcdSettings, HostPort, Identity, Login, Tls, Wake, read_small};
-pub(crate) use merged::{MESH_SECRET, Records};
+pub(crate) use merged::{MESH_SECRET, Records, left_key};
 pub(crate) use records::{Record, RecordError, encode, encode_lease, key_of, lease_key};
 pub(crate) use redb::Redb;
 pub(crate) use txn::Txn;
@@ -42,7 +42,7 @@ pub(crate) trait Store: Send {
     /// writes nothing only checks, and returns the revision it checked.
     fn commit(&mut self, txn: &Txn) -> Result<Revision, CommitError>;
 
-    /// Everything there is as the first batch, then every commit. A reader that lags too far behind finds the watch
+    /// Everything that is known as the first batch, then every commit. A reader that lags too far behind finds the watch
     /// closed and begins a new one.
     fn watch(&mut self) -> Result<Watch, StoreError>;
 }

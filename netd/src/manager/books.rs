@@ -192,6 +192,7 @@ impl Books {
 
     /// Takes in some of what the cluster's watch has, and says whether there may be more.
     pub(super) fn take_in_shared(&mut self) -> bool {
+        self.believe(Instant::now());
         for _ in 0..BATCHES {
             match self.next_shared(Duration::ZERO) {
                 Some(batch) => self.note_shared(&batch),
@@ -237,8 +238,11 @@ impl Books {
         let concerns_us = |change: &KeyChange| self.records.own().contains_key(change.key());
         let was_ours = batch.changes.iter().any(concerns_us);
         let whole = self.cluster.as_mut().is_some_and(|cluster| std::mem::take(&mut cluster.whole));
-        let changes =
-            if whole { self.records.replace_shared(batch) } else { self.records.apply_shared(batch) };
+        let doubts = self.cluster.as_mut().is_some_and(|cluster| cluster.doubts(Instant::now()));
+        let changes = match whole {
+            true => self.records.replace_shared(batch, doubts),
+            false => self.records.apply_shared(batch, doubts),
+        };
         // An address that is taken, or what this node has told itself, is in nobody's table: nobody is woken for it.
         let is_silent = changes.is_empty() && !whole && !is_secret(batch);
         self.turns += u64::from(!is_silent);
@@ -257,6 +261,16 @@ impl Books {
         }
         if !is_silent {
             self.note(changes);
+        }
+    }
+
+    /// Nodes that were not back in time are gone.
+    fn believe(&mut self, now: Instant) {
+        let doubts = self.cluster.as_mut().is_some_and(|cluster| cluster.doubts(now));
+        if !doubts && self.records.doubts() {
+            let gone = self.records.believe();
+            self.turns += 1;
+            self.note(gone);
         }
     }
 
@@ -340,6 +354,11 @@ impl Books {
 
     pub(super) fn untold(&mut self) -> Untold {
         self.cluster.as_mut().map(Cluster::untold).unwrap_or_default()
+    }
+
+    /// Whether the cluster's store has that node, whatever the tables still say.
+    pub(super) fn lives(&self, node: &str) -> bool {
+        self.records.lives(node)
     }
 
     /// Has the cluster's store forget at once what is bound to this node's life.

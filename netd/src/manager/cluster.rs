@@ -56,7 +56,7 @@ pub(super) fn open(
         since: SystemTime::now(),
     };
     let store = Etcd::open(settings.etcd.clone(), &config.state_dir, wake)?;
-    Ok(Some(Cluster::new(Box::new(store), node)?))
+    Ok(Some(Cluster::new(Box::new(store), node, settings.etcd.lease)?))
 }
 
 /// Those of the devices that the node is reached by.
@@ -267,7 +267,7 @@ impl World {
 /// member any more either, and another of its name may come.
 pub(super) fn leave(world: &mut World, purge: bool) -> Option<String> {
     world.books.condition().filter(|condition| condition.connected)?;
-    let resigned = if purge { world.books.resign() } else { Ok(()) };
+    let resigned = if purge { world.books.resign() } else { world.books.say_goodbye() };
     world.carry();
     let released = world.books.release_lease().map_err(|error: StoreError| Chain(&error).to_string());
     resigned.map_err(|error| error.to_string()).and(released).err()

@@ -42,10 +42,10 @@ pub(crate) fn node(world: &World, name: &str) -> Result<api::Node> {
 fn shown(world: &World, member: &Member) -> api::Node {
     let model = world.model();
     let alive = model.nodes.get(&member.name);
-    let state = match (member.availability, alive) {
+    let state = match (member.availability, world.books.lives(&member.name)) {
         (Availability::Removed, _) => NodeState::Removed,
-        (_, None) => NodeState::Down,
-        _ => NodeState::Ready,
+        (_, false) => NodeState::Down,
+        (_, true) => NodeState::Ready,
     };
     let availability = match member.availability {
         Availability::Active => api::Availability::Active,

@@ -141,7 +141,7 @@ impl Store for Etcd {
     }
 
     fn watch(&mut self) -> Result<Watch, StoreError> {
-        Ok(self.shared.watch(self.timeout))
+        Ok(self.shared.watch())
     }
 }
 

@@ -4,21 +4,23 @@
 //! transaction that replaces a record expects that of the store which has it. What this node itself has written into the
 //! shared store is kept apart: it follows from the node's own records, and the model has it from there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::records::{Record, RecordError, decode};
 use super::{Batch, Entry, Key, KeyChange, Revision};
 use crate::model::{
-    AddressPool, Change, Id, Indexed, Keyed, Lease, LeaseHolder, Member, Model, Network, Node, Peer,
-    PoolAddress, Sandbox, Scope, Service,
+    AddressPool, Availability, Change, Id, Indexed, Keyed, Lease, LeaseHolder, Member, Model, Network, Node,
+    Peer, PoolAddress, Sandbox, Scope, Service,
 };
 
 /// What nodes prove themselves with to each other.
 pub(crate) const MESH_SECRET: &str = "secret/mesh";
 /// `closing/<network id>`, with the name of the node that removes it.
 const CLOSING: &str = "closing";
+/// `left/<node>`: it was taken down on purpose, and is not going to be back in a moment.
+const LEFT: &str = "left";
 
 #[derive(Debug, Default)]
 pub(crate) struct Records {
@@ -29,6 +31,9 @@ pub(crate) struct Records {
     own: BTreeMap<Key, Entry>,
     /// In the shared store, in a form that this netd cannot read; what they said before goes on to hold.
     refused: BTreeMap<Key, String>,
+    /// Of nodes that seem to be gone: the shared store has them no more, the model still does.
+    doubted: BTreeSet<Key>,
+    left: BTreeSet<Id>,
 }
 
 /// Up to where a store has been read, and at which revision each record is.
@@ -86,13 +91,31 @@ impl Records {
 
     /// Takes a batch of the shared store in. Other nodes may be newer than this one: what cannot be read is noted, and
     /// the rest is taken.
-    pub(crate) fn apply_shared(&mut self, batch: &Batch) -> Vec<Change> {
+    ///
+    /// With `doubts` it is not believed yet that a node is gone, nor that its endpoints are, unless it was removed or has
+    /// left: nodes that all were away come back one after another, and each would forget the others.
+    pub(crate) fn apply_shared(&mut self, batch: &Batch, doubts: bool) -> Vec<Change> {
+        let missing = if doubts { self.missing(batch) } else { BTreeSet::new() };
         self.shared.follow(batch);
-        batch.changes.iter().filter_map(|change| self.take_shared(change)).collect()
+        let mut changes = Vec::new();
+        for change in &batch.changes {
+            let key = change.key();
+            match change {
+                KeyChange::Deleted { .. } if self.is_of_any(key, &missing) => {
+                    self.doubted.insert(Arc::clone(key));
+                }
+                _ => {
+                    self.doubted.remove(key);
+                    changes.extend(self.take_shared(change));
+                }
+            }
+        }
+        changes.extend(self.believe_of(|records, node| !records.may_return(node)));
+        changes
     }
 
     /// As [`Self::apply_shared`] for a batch that has all there is: what it lacks is gone.
-    pub(crate) fn replace_shared(&mut self, batch: &Batch) -> Vec<Change> {
+    pub(crate) fn replace_shared(&mut self, batch: &Batch, doubts: bool) -> Vec<Change> {
         let mut gone: BTreeMap<Key, Revision> = self.shared.revisions.clone();
         for change in &batch.changes {
             if let KeyChange::Put(entry) = change {
@@ -101,7 +124,65 @@ impl Records {
         }
         let deleted = gone.into_keys().map(|key| KeyChange::Deleted { key });
         let changes = deleted.chain(batch.changes.iter().cloned()).collect();
-        self.apply_shared(&Batch { revision: batch.revision, changes })
+        self.apply_shared(&Batch { revision: batch.revision, changes }, doubts)
+    }
+
+    /// Whether a node is in the shared store, whatever the model still says.
+    pub(crate) fn lives(&self, node: &str) -> bool {
+        self.revision_of(Scope::Shared, &super::key_of::<Node>(node)).is_some()
+    }
+
+    pub(crate) fn doubts(&self) -> bool {
+        !self.doubted.is_empty()
+    }
+
+    /// What was doubted is so: what is not back by now is gone.
+    pub(crate) fn believe(&mut self) -> Vec<Change> {
+        self.believe_of(|_, _| true)
+    }
+
+    fn believe_of(&mut self, is_believed: impl Fn(&Self, &str) -> bool) -> Vec<Change> {
+        let node = |key: &Key| self.node_of(key);
+        let believed = |key: &&Key| node(key).is_none_or(|node| is_believed(self, &node));
+        let gone: Vec<Key> = self.doubted.iter().filter(believed).cloned().collect();
+        let mut changes = Vec::new();
+        for key in gone {
+            self.doubted.remove(&key);
+            changes.extend(self.take_shared(&KeyChange::Deleted { key }));
+        }
+        changes
+    }
+
+    /// Other nodes that this batch lacks and that may be back in a moment, and those of which that is hoped already.
+    fn missing(&self, batch: &Batch) -> BTreeSet<Id> {
+        let name = |key: &str| {
+            key.split_once('/').filter(|(kind, _)| *kind == Node::PREFIX).map(|(_, id)| Id::from(id))
+        };
+        let deleted = batch.changes.iter().filter_map(|change| match change {
+            KeyChange::Deleted { key } => name(key),
+            KeyChange::Put(_) => None,
+        });
+        let doubted = self.doubted.iter().filter_map(|key| name(key));
+        deleted.chain(doubted).filter(|node| *node != self.model.here && self.may_return(node)).collect()
+    }
+
+    fn may_return(&self, node: &str) -> bool {
+        let member = self.model.members.get(node);
+        member.is_some_and(|member| member.availability != Availability::Removed) && !self.left.contains(node)
+    }
+
+    /// Whether the key is one of those nodes', or of an endpoint of theirs.
+    fn is_of_any(&self, key: &Key, nodes: &BTreeSet<Id>) -> bool {
+        !nodes.is_empty() && self.node_of(key).is_some_and(|node| nodes.contains(&node))
+    }
+
+    /// Whose record the model has under that key, if it goes with a node.
+    fn node_of(&self, key: &Key) -> Option<Id> {
+        match key.split_once('/')? {
+            (Node::PREFIX, id) => self.model.nodes.get(id).map(|node| Arc::clone(&node.name)),
+            (Peer::PREFIX, id) => self.model.peers.get(id).map(|peer| Arc::clone(&peer.node)),
+            _ => None,
+        }
     }
 
     fn take_shared(&mut self, change: &KeyChange) -> Option<Change> {
@@ -121,6 +202,12 @@ impl Records {
             }
             _ => self.own.remove(key),
         };
+        if let Decoded::Left(node, is_gone) = &decoded {
+            match is_gone {
+                true => self.left.insert(Arc::clone(node)),
+                false => self.left.remove(node),
+            };
+        }
         decoded.replace(&mut self.model)
     }
 }
@@ -150,6 +237,7 @@ enum Decoded {
     MeshSecret(Option<Arc<str>>),
     /// A network that the node with that name is about to remove.
     Closing(Option<Id>),
+    Left(Id, bool),
     Other,
 }
 
@@ -193,6 +281,7 @@ impl Decoded {
             Some((Peer::PREFIX, id)) => Self::Peer(id.into(), record(change)?),
             Some((Lease::PREFIX, id)) => Self::Lease(id.into(), record(change)?),
             Some((CLOSING, _)) => Self::Closing(text(change)?),
+            Some((LEFT, node)) => Self::Left(node.into(), matches!(change, KeyChange::Put(_))),
             _ => Self::Other,
         })
     }
@@ -201,7 +290,7 @@ impl Decoded {
     fn is_of(&self, here: &Id) -> bool {
         match self {
             Self::Node(id, Some(_)) => id == here,
-            Self::Closing(Some(node)) => node == here,
+            Self::Closing(Some(node)) | Self::Left(node, true) => node == here,
             Self::Peer(_, Some(peer)) => peer.node == *here,
             Self::Lease(_, Some(lease)) => {
                 lease.node == *here && matches!(lease.holder, LeaseHolder::Sandbox(_))
@@ -256,6 +345,11 @@ impl Decoded {
             _ => {}
         }
     }
+}
+
+/// What says of a node that it was taken down on purpose.
+pub(crate) fn left_key(node: &str) -> Key {
+    format!("{LEFT}/{node}").into()
 }
 
 fn text(change: &KeyChange) -> Result<Option<Arc<str>>, RecordError> {

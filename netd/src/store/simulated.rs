@@ -28,6 +28,7 @@ struct Content {
 #[derive(Default)]
 struct End {
     connected: bool,
+    connections: u64,
     life: u64,
     lives: bool,
     /// What the watch has told.
@@ -104,7 +105,9 @@ impl Content {
         if !end_.lives {
             (end_.life, end_.lives) = (end_.life + 1, true);
         }
-        end_.connected = true;
+        if !end_.connected {
+            (end_.connected, end_.connections) = (true, end_.connections + 1);
+        }
         self.tell(end);
     }
 
@@ -198,13 +201,14 @@ impl Store for Handle {
 impl SharedStore for Handle {
     fn condition(&self) -> Condition {
         let content = self.sea.lock();
-        let End { connected, life, told_revision: told, .. } = content.ends[self.end];
+        let End { connected, connections: reconnects, life, told_revision: told, .. } =
+            content.ends[self.end];
         Condition {
             connected,
             since: SystemTime::UNIX_EPOCH,
             cause: (!connected).then(|| "it is cut off".into()),
             endpoint: None,
-            reconnects: 0,
+            reconnects,
             told,
             keys: content.ends[self.end].told.len(),
             life,

@@ -3,16 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tempfile::TempDir;
 
 use super::redb::{Journal, StateFile};
 use super::watch::Watchers;
 use super::{
-    Batch, Entry, KeyChange, Record, RecordError, Records, Redb, Store, StoreError, Txn, encode,
-    encode_lease, key_of, lease_key,
+    Batch, Entry, Key, KeyChange, Record, RecordError, Records, Redb, Store, StoreError, Txn, encode,
+    encode_lease, key_of, lease_key, left_key,
 };
-use crate::model::{Change, Driver, Network, Sandbox, Scope};
+use crate::model::{
+    Availability, Change, Driver, EndpointState, Member, Network, Node, Peer, Sandbox, Scope,
+};
 use crate::testing;
 
 /// A store whose directory goes with it.
@@ -330,12 +333,12 @@ fn what_another_version_wrote_into_the_clusters_store_keeps_nothing_else() {
         put_of(&local, 1),
         put_of(&overlay("shop"), 1),
     ];
-    assert_eq!(records.apply_shared(&shared(batch, 1)).len(), 1);
+    assert_eq!(records.apply_shared(&shared(batch, 1), false).len(), 1);
     assert_eq!(records.model().networks.values().map(|network| &*network.name).collect::<Vec<_>>(), ["shop"]);
     let refused: Vec<_> = records.refused().values().cloned().collect();
     assert!(refused.len() == 2 && refused[0].contains("network/ab has form 9"), "{refused:?}");
     assert!(refused[1].contains("network/id-local"), "{refused:?}");
-    records.apply_shared(&shared(vec![KeyChange::Deleted { key: newer.key }], 2));
+    records.apply_shared(&shared(vec![KeyChange::Deleted { key: newer.key }], 2), false);
     assert_eq!(records.refused().len(), 1, "what is gone is refused no more");
 }
 
@@ -343,10 +346,10 @@ fn what_another_version_wrote_into_the_clusters_store_keeps_nothing_else() {
 fn a_record_that_became_unreadable_goes_on_as_it_was() {
     let mut records = Records::of("node1".into());
     let network = overlay("shop");
-    records.apply_shared(&shared(vec![put_of(&network, 1)], 1));
+    records.apply_shared(&shared(vec![put_of(&network, 1)], 1), false);
     let key = key_of::<Network>(network.id());
     let newer = Entry { key: Arc::clone(&key), value: br#"{"v":9,"record":{}}"#[..].into(), revision: 2 };
-    assert_eq!(records.apply_shared(&shared(vec![KeyChange::Put(newer)], 2)), []);
+    assert_eq!(records.apply_shared(&shared(vec![KeyChange::Put(newer)], 2), false), []);
     assert_eq!(records.model().networks.get(network.id()).map(|known| &**known), Some(&network));
     assert_eq!(
         records.revision_of(Scope::Shared, &key),
@@ -355,12 +358,109 @@ fn a_record_that_became_unreadable_goes_on_as_it_was() {
     );
 }
 
+/// A node that lives, with an endpoint.
+fn alive(name: &str) -> (Member, Node, Peer) {
+    let address = [192, 0, 2, 1].into();
+    let member = Member {
+        name: name.into(),
+        number: 1,
+        term: 0,
+        availability: Availability::Active,
+        joined: SystemTime::UNIX_EPOCH,
+    };
+    let node = Node {
+        name: name.into(),
+        vtep: address,
+        addresses: vec![address],
+        mesh: (address, 6383).into(),
+        vxlan_port: 4789,
+        version: "1".into(),
+        identity: name.into(),
+        since: SystemTime::UNIX_EPOCH,
+    };
+    let peer = Peer {
+        id: format!("net/of-{name}").into(),
+        endpoint: format!("of-{name}").into(),
+        network: "net".into(),
+        node: name.into(),
+        sandbox: "s".into(),
+        sandbox_name: "s".into(),
+        joined: SystemTime::UNIX_EPOCH,
+        mac: [2, 0, 0, 0, 0, 1],
+        v4: None,
+        v6: None,
+        names: Vec::new(),
+        service: None,
+        weight: 1,
+        state: EndpointState::Ready,
+    };
+    (member, node, peer)
+}
+
+fn deleted(key: Key) -> KeyChange {
+    KeyChange::Deleted { key }
+}
+
+#[test]
+fn a_node_that_is_missing_is_doubted_until_it_is_back_or_known_to_be_gone() {
+    let mut records = Records::of("here".into());
+    let nodes = ["here", "back", "away", "removed", "left"].map(alive);
+    let all =
+        nodes.iter().flat_map(|(member, node, peer)| [put_of(member, 1), put_of(node, 1), put_of(peer, 1)]);
+    records.apply_shared(&shared(all.collect(), 1), false);
+    let gone = nodes
+        .iter()
+        .flat_map(|(_, node, peer)| [deleted(key_of::<Node>(&node.name)), deleted(key_of::<Peer>(&peer.id))]);
+    let mut batch: Vec<KeyChange> = gone.collect();
+    let removed = Member { availability: Availability::Removed, ..nodes[3].0.clone() };
+    batch.push(put_of(&removed, 2));
+    batch.push(KeyChange::Put(Entry { key: left_key("left"), value: b"down"[..].into(), revision: 2 }));
+    records.apply_shared(&shared(batch, 2), true);
+    let known = |records: &Records| -> Vec<String> {
+        let model = records.model();
+        let peers = model.peers.values().map(|peer| format!("{}'s", peer.node));
+        model.nodes.keys().map(ToString::to_string).chain(peers).collect()
+    };
+    assert_eq!(
+        known(&records),
+        ["away", "back", "away's", "back's"],
+        "this one's own are what the store says"
+    );
+    assert!(!records.lives("away") && records.doubts());
+    assert_eq!(
+        records.revision_of(Scope::Shared, &key_of::<Node>("away")),
+        None,
+        "transactions go by the store"
+    );
+    // One is back, with what it has by now.
+    let (_, node, _) = &nodes[1];
+    records.apply_shared(&shared(vec![put_of(node, 3)], 3), true);
+    assert!(records.lives("back"));
+    let believed = records.believe();
+    assert_eq!(known(&records), ["back"]);
+    assert_eq!(believed.len(), 3, "the one that is not back, and both endpoints: {believed:?}");
+    assert!(!records.doubts());
+}
+
+#[test]
+fn a_node_that_goes_while_the_store_is_watched_is_gone_at_once() {
+    let mut records = Records::of("here".into());
+    let (member, node, peer) = alive("other");
+    records.apply_shared(&shared(vec![put_of(&member, 1), put_of(&node, 1), put_of(&peer, 1)], 1), true);
+    // An endpoint alone is what its node has said.
+    let changes = records.apply_shared(&shared(vec![deleted(key_of::<Peer>(&peer.id))], 2), true);
+    assert_eq!(changes.len(), 1);
+    let changes = records.apply_shared(&shared(vec![deleted(key_of::<Node>("other"))], 3), false);
+    assert_eq!(changes.len(), 1);
+    assert!(records.model().nodes.is_empty() && !records.doubts());
+}
+
 #[test]
 fn a_batch_with_everything_drops_what_it_lacks() {
     let mut records = Records::of("node1".into());
     let (first, second) = (overlay("first"), overlay("second"));
-    records.apply_shared(&shared(vec![put_of(&first, 1), put_of(&second, 1)], 1));
-    let changes = records.replace_shared(&shared(vec![put_of(&second, 1)], 7));
+    records.apply_shared(&shared(vec![put_of(&first, 1), put_of(&second, 1)], 1), false);
+    let changes = records.replace_shared(&shared(vec![put_of(&second, 1)], 7), false);
     let gone = Change::Network { before: Some(Arc::new(first)), after: None };
     assert_eq!(changes, [gone]);
     assert_eq!(records.revision(Scope::Shared), 7);

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::own::Wanted;
 use crate::bus::monotonic_ns;
 use crate::model::{Availability, Change, Id, Member, Model, Network, Node, Sandbox, Scope};
-use crate::store::{Batch, CommitError, Condition, Key, Revision, SharedStore, StoreError, Txn, Watch};
+use crate::store::{
+    Asked, Batch, CommitError, Condition, Key, Revision, SharedStore, StoreError, Txn, Watch,
+};
 
 /// Revisions that were written or served, and of which nobody has been told yet.
 const UNTOLD: usize = 1024;
@@ -48,6 +50,10 @@ pub(crate) struct Cluster {
     /// Of own endpoints, and held by others: each with who.
     pub(super) disputed: BTreeMap<Key, String>,
     pub(super) settled: Option<Instant>,
+    /// For so long after each connection to the store a node that vanishes may be back in a moment.
+    grace: Duration,
+    /// The connection that was seen last, and until when nodes may be back.
+    connection: Option<(u64, Instant)>,
     /// Own commits, and batches by the number under which tables have them.
     written: Vec<(Revision, u64)>,
     taken_in: Vec<(Revision, u64)>,
@@ -70,7 +76,12 @@ pub(super) enum Stale {
 }
 
 impl Cluster {
-    pub(crate) fn new(mut store: Box<dyn SharedStore>, node: Node) -> Result<Self, StoreError> {
+    /// Nodes that vanish within `grace` after a connection was made get as much time to be back.
+    pub(crate) fn new(
+        mut store: Box<dyn SharedStore>,
+        node: Node,
+        grace: Duration,
+    ) -> Result<Self, StoreError> {
         let watch = store.watch()?;
         Ok(Self {
             store,
@@ -86,6 +97,8 @@ impl Cluster {
             bound: 0,
             disputed: BTreeMap::new(),
             settled: None,
+            grace,
+            connection: None,
             written: Vec::new(),
             taken_in: Vec::new(),
         })
@@ -93,6 +106,22 @@ impl Cluster {
 
     pub(crate) fn condition(&self) -> Condition {
         self.store.condition()
+    }
+
+    /// Whether nodes that seem to be gone may have lost the store as this one did, and be back soon: what ends with a
+    /// node's lease says so only while the store could be reached for the length of a lease.
+    pub(super) fn doubts(&mut self, now: Instant) -> bool {
+        let condition = self.condition();
+        if !condition.connected {
+            return true;
+        }
+        match self.connection {
+            Some((connection, until)) if connection == condition.reconnects => now < until,
+            _ => {
+                self.connection = Some((condition.reconnects, now + self.grace));
+                !self.grace.is_zero()
+            }
+        }
     }
 
     pub(super) fn commit(&mut self, txn: &Txn) -> Result<Revision, CommitError> {

@@ -11,7 +11,7 @@ use super::Books;
 use super::cluster::{Cluster, Standing};
 use crate::error::Result;
 use crate::model::{Availability, Id, Lease, Member, Node, Peer, PeerKey, Scope};
-use crate::store::{CommitError, Key, MESH_SECRET, Revision, Txn, encode, key_of};
+use crate::store::{CommitError, Key, MESH_SECRET, Revision, Txn, encode, key_of, left_key};
 
 /// Times that another node may be faster.
 const ATTEMPTS: u32 = 16;
@@ -123,7 +123,7 @@ impl Books {
     pub(crate) fn remove_member(&mut self, name: &str, force: bool) -> Result<()> {
         self.reachable()?;
         let member = self.member(name)?;
-        if self.model().nodes.contains_key(name) && !force {
+        if self.lives(name) && !force {
             let detail = format!("node {name} is alive");
             let remedy =
                 "stop it first (`netd down` there), or use --force: its sandboxes leave all overlay networks";
@@ -167,7 +167,7 @@ impl Books {
         }
         let model = self.model();
         let belongs = |member: &&Arc<Member>| member.availability != Availability::Removed;
-        let alive = model.nodes.keys().filter_map(|name| model.members.get(name)).filter(belongs);
+        let alive = model.members.values().filter(|member| self.lives(&member.name)).filter(belongs);
         let first = alive.min_by_key(|member| member.number).map(|member| Id::clone(&member.name));
         if first.as_ref() == Some(&model.here) {
             let members: Vec<Arc<Member>> = model.members.values().cloned().collect();
@@ -179,6 +179,13 @@ impl Books {
             cluster.sweeps = false;
         }
         Ok(())
+    }
+
+    /// Has others know that this node is taken down on purpose, so that nobody waits for it.
+    pub(crate) fn say_goodbye(&mut self) -> Result<()> {
+        let key = left_key(&self.model().here);
+        let txn = self.as_member()?.and(self.revise(Scope::Shared, &key)).put(key, &b"down"[..]);
+        Ok(self.commit_shared(&txn).map(|_| ())?)
     }
 
     /// This node leaves for good, of its own will: nothing of it is left, and another of its name is a stranger.
@@ -202,8 +209,12 @@ impl Books {
         let leases = model.leases.values().flat_map(|leases| leases.values()).filter(of_node);
         let leases = leases.map(|lease| key_of::<Lease>(&lease.id));
         let own = self.records.own().keys().filter(|_| *model.here == *name).cloned();
-        let mut keys: Vec<Key> =
-            [key_of::<Node>(name)].into_iter().chain(endpoints).chain(leases).chain(own).collect();
+        let mut keys: Vec<Key> = [key_of::<Node>(name), left_key(name)]
+            .into_iter()
+            .chain(endpoints)
+            .chain(leases)
+            .chain(own)
+            .collect();
         keys.sort();
         keys.dedup();
         let known = |key: Key| Some((Arc::clone(&key), self.records.revision_of(Scope::Shared, &key)?));
@@ -221,10 +232,7 @@ impl Books {
         if condition.connected {
             return Ok(cluster);
         }
-        let cause = condition.cause.as_deref().unwrap_or("it has not answered yet");
-        let detail = format!("the cluster's store (etcd) is out of reach: {cause}");
-        let remedy = "what runs goes on meanwhile; try again when `netd status` shows the store connected";
-        Err(ApiError::unavailable(detail).remedy(remedy).into())
+        Err(out_of_reach(condition.cause.as_deref().unwrap_or("it has not answered yet")).into())
     }
 
     /// The same for what only a member may do.
@@ -246,6 +254,12 @@ impl Books {
             }
         }
     }
+}
+
+fn out_of_reach(cause: &str) -> ApiError {
+    let detail = format!("the cluster's store (etcd) is out of reach: {cause}");
+    let remedy = "what runs goes on meanwhile; try again when `netd status` shows the store connected";
+    ApiError::unavailable(detail).remedy(remedy)
 }
 
 pub(crate) fn name_taken(other: &Node) -> String {

@@ -7,7 +7,7 @@ mod services;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use netd_api::Code;
 use rand::rngs::StdRng;
@@ -27,6 +27,7 @@ use crate::testing;
 const NODES: usize = 4;
 const STEPS: usize = 260;
 const SEEDS: u64 = 60;
+const FOR_EVER: Duration = Duration::from_secs(86_400);
 
 struct Host {
     name: Id,
@@ -44,6 +45,8 @@ struct World {
     random: StdRng,
     sea: Sea,
     hosts: Vec<Host>,
+    /// Nothing, or longer than the simulation takes.
+    grace: Duration,
     made: u32,
 }
 
@@ -51,7 +54,8 @@ impl World {
     fn new(seed: u64) -> Self {
         let sea = Sea::default();
         let hosts = (0..NODES).map(|number| Host::new(&sea, number)).collect();
-        let mut world = Self { random: StdRng::seed_from_u64(seed), sea, hosts, made: 0 };
+        let grace = if seed.is_multiple_of(2) { Duration::ZERO } else { FOR_EVER };
+        let mut world = Self { random: StdRng::seed_from_u64(seed), sea, hosts, grace, made: 0 };
         (0..NODES).for_each(|host| world.start(host));
         world
     }
@@ -80,7 +84,7 @@ impl World {
             return;
         }
         host.starts += 1;
-        let cluster = Cluster::new(sea.open(host.end), host.node()).expect("a watch");
+        let cluster = Cluster::new(sea.open(host.end), host.node(), self.grace).expect("a watch");
         let local = host.disk.open(host.disk_end);
         let books = Books::open(Arc::clone(&host.name), local, Some(cluster), host.starts << 32);
         host.books = Some(books.expect("it opens"));
@@ -103,6 +107,7 @@ impl World {
             71..73 => self.remove_node(host),
             73..75 => self.activate(host),
             75..84 => self.come_back(host),
+            84..86 => self.leave(host),
             _ => self.hosts[host].pursue(SystemTime::UNIX_EPOCH),
         }
     }
@@ -111,6 +116,20 @@ impl World {
         self.sea.heal(self.hosts[host].end);
         if self.hosts[host].books.is_none() {
             self.start(host);
+        }
+    }
+
+    /// Taken down on purpose.
+    fn leave(&mut self, host: usize) {
+        let Some(mut books) = self.hosts[host].books.take() else { return };
+        let said = books.say_goodbye().is_ok();
+        books.release_lease().expect("it goes");
+        drop(books);
+        let name = Arc::clone(&self.hosts[host].name);
+        for other in self.hosts.iter_mut().filter_map(|host| host.books.as_mut()) {
+            while other.take_in_shared() {}
+            let knows = said && other.condition().is_some_and(|condition| condition.connected);
+            assert!(!knows || !other.model().nodes.contains_key(&name), "{name} has left");
         }
     }
 
@@ -282,6 +301,10 @@ impl World {
         for _ in 0..20 {
             self.hosts.iter_mut().for_each(|host| host.pursue(SystemTime::UNIX_EPOCH));
         }
+        for books in self.hosts.iter_mut().filter_map(|host| host.books.as_mut()) {
+            books.believe(Instant::now() + FOR_EVER);
+        }
+        self.hosts.iter_mut().for_each(|host| host.pursue(SystemTime::UNIX_EPOCH));
         for host in &self.hosts {
             let Some(books) = &host.books else { continue };
             assert!(!books.is_unsettled() || host.standing() != Standing::Member, "{} is settled", host.name);
@@ -342,7 +365,7 @@ impl Host {
             vxlan_port: 4789,
             version: "1".into(),
             identity: format!("of {}", self.name).into(),
-            since: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(self.starts),
+            since: SystemTime::UNIX_EPOCH + Duration::from_secs(self.starts),
         }
     }
 

@@ -82,11 +82,10 @@ impl Shared {
         let _ = self.changed.wait_timeout_while(self.lock(), patience, waits);
     }
 
-    /// A new reader. Where etcd has not been heard of yet it begins with the copy, or with nothing.
-    pub(super) fn watch(&self, patience: Duration) -> Watch {
-        let waits = |state: &mut State| !state.heard_from && state.phase == Phase::Trying;
-        let waited = self.changed.wait_timeout_while(self.lock(), patience, waits);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    /// A new reader. Where etcd has not been heard of yet it begins with the copy, or with nothing: what has changed since
+    /// is told as the change that it is.
+    pub(super) fn watch(&self) -> Watch {
+        let mut state = self.lock();
         let first = state.mirror.everything();
         state.watchers.add(first)
     }

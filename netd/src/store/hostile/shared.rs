@@ -79,7 +79,7 @@ impl Follower {
 
     fn take_in(&mut self, changes: Vec<KeyChange>) {
         self.revision += 10;
-        let changes = self.records.apply_shared(&Batch { revision: self.revision, changes });
+        let changes = self.records.apply_shared(&Batch { revision: self.revision, changes }, false);
         self.follow(&changes);
     }
 
