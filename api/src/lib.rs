@@ -8,6 +8,7 @@
 //! else, path parameters and query parameters use `snake_case`. Requests refuse fields they do not know.
 
 pub mod client;
+pub mod cluster;
 pub mod dns;
 pub mod error;
 pub mod events;

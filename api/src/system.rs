@@ -176,7 +176,8 @@ pub struct ClusterStatus {
     pub revision: u64,
     /// Up to where the data plane serves them.
     pub served: u64,
-    /// `member`, `apart` (not joined yet), `removed`, or `name-taken`.
+    /// `member`, `apart` (not joined yet), `removed`, `name-taken`, or `estranged` (etcd has not got this cluster's
+    /// records).
     pub standing: String,
     /// Nodes that belong to the cluster.
     pub members: u64,

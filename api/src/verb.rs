@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Code;
-use crate::{dns, events, network, node, sandbox, service, stats, system};
+use crate::{cluster, dns, events, network, node, sandbox, service, stats, system};
 
 /// One operation of the API.
 pub trait Verb: Send + Sync + 'static {
@@ -137,6 +137,7 @@ pub fn all() -> Vec<Declaration> {
         Declaration::of::<sandbox::Ports>(),
         Declaration::of::<sandbox::Publish>(),
         Declaration::of::<sandbox::Unpublish>(),
+        Declaration::of::<cluster::Restore>(),
         Declaration::of::<node::List>(),
         Declaration::of::<node::Inspect>(),
         Declaration::of::<node::Drain>(),

@@ -4,6 +4,7 @@
 //! arguments -> clap -> <noun> -> netd_api::client -> output. Failures go to stderr as `netd: <deed>: <cause>`, one line
 //! each; the exit code is 0, 1 (failed) or 2 (usage), and for `exec` and `sandbox run` that of the command.
 
+mod cluster;
 mod completion;
 mod dns;
 mod events;
@@ -63,6 +64,9 @@ enum Command {
     /// Sandboxes: namespaces with networks, names and published ports
     #[command(subcommand)]
     Sandbox(sandbox::Command),
+    /// What the nodes share: put it back
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Nodes of the cluster: list, show, drain, activate, remove
     #[command(subcommand)]
     Node(node::Command),
@@ -119,6 +123,7 @@ fn dispatch(daemon: Daemon, socket: Option<PathBuf>, command: Command) -> Result
         Command::Status(args) => system::status(&client()?, &args),
         Command::Doctor(args) => system::doctor(&client()?, &args),
         Command::Network(command) => network::run(&client()?, command),
+        Command::Cluster(command) => cluster::run(&client()?, &command),
         Command::Node(command) => node::run(&client()?, command),
         Command::Sandbox(command) => sandbox::run(&client()?, command),
         Command::Service(command) => service::run(&client()?, command),

@@ -49,6 +49,7 @@ impl From<CommitError> for Fault {
             CommitError::Conflict { .. } => Code::Conflict,
             CommitError::Write { .. }
             | CommitError::Unavailable { .. }
+            | CommitError::Unheard
             | CommitError::Refused { .. }
             | CommitError::TooMany { .. }
             | CommitError::Unclear { .. } => Code::Unavailable,

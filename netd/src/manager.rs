@@ -38,12 +38,16 @@ use crate::ipam::{Holder, IpamError, Leases, Pools};
 use crate::model::{Id, LeaseHolder, Model, Network, Scope};
 use crate::ports::Ports;
 use crate::reconcile::Reconcile;
-use crate::store::{Revision, Txn};
+use crate::store::{Revision, Txn, Wake};
 use crate::tables::Neighbours;
 use books::{Assigned, Books};
 use undo::{Step, Undo};
 
-pub(crate) use cluster::{ClusterView, News, follow as follow_cluster};
+pub(crate) use books::out_of_reach;
+pub(crate) use cluster::{
+    Attempt, ClusterView, News, ask_store, attempt, follow as follow_cluster, restore as restore_cluster,
+    settle,
+};
 pub(crate) use examine::sandbox as examine;
 pub(crate) use find::{network as find_network, sandbox as find_sandbox, service as find_service};
 pub(crate) use guests::{bury, list as guests};
@@ -87,6 +91,8 @@ pub(crate) struct World {
     /// Why this node's records in the cluster's store are not as they should be.
     owed: Option<String>,
     pursues: bool,
+    /// Has somebody look after what is owed to the cluster's store.
+    wake: Wake,
 }
 
 impl World {

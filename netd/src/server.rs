@@ -1,6 +1,7 @@
 //! The API: finds the verb of a request, decodes, calls, encodes. Nothing is decided here; each file below is the
 //! handlers of one noun, and a handler is a call of a manager on the engine.
 
+mod cluster;
 mod decode;
 mod encode;
 mod events;
@@ -21,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use netd_api::ApiError;
+use netd_api::{ApiError, Code};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::Bus;
@@ -29,7 +30,7 @@ use crate::config::Config;
 use crate::dataplane::DataPlane;
 use crate::engine::Engine;
 use crate::error::{Fault, Result};
-use crate::manager::World;
+use crate::manager::{self, Attempt, World};
 use crate::store::Revision;
 pub(crate) use encode::json_as;
 use listen::Body;
@@ -70,6 +71,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(app: Arc<App>) -> Self {
         let mut router = Router::default();
+        cluster::routes(&mut router);
         network::routes(&mut router);
         node::routes(&mut router);
         sandbox::routes(&mut router);
@@ -97,12 +99,64 @@ impl Server {
 
 impl App {
     /// Runs a change on the engine and waits until the data plane serves it: what was just made resolves and answers.
+    ///
+    /// What concerns the cluster's store is refused at first, and done when the store has answered: the engine has others
+    /// to serve while one that hangs is waited for.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
-        deed: impl FnOnce(&mut World) -> Result<T> + Send + 'static,
+        deed: impl FnMut(&mut World) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let job = move |world: &mut World| deed(world).map(|done| (done, world.revision()));
-        let (done, revision) = self.call(job).await?;
+        let (attempt, deed) = self.attempt(false, deed).await?;
+        let Some(asked) = attempt.asked else { return self.serve(attempt.done).await };
+        match (asked.answer().await, attempt.done) {
+            (Ok(()), Err(_)) => {
+                let (attempt, _) = self.attempt(true, deed).await?;
+                self.serve(attempt.done).await
+            }
+            (Ok(()), Ok(done)) => {
+                let settle = |world: &mut World| {
+                    manager::settle(world);
+                    Ok(())
+                };
+                self.call(settle).await?;
+                self.serve(Ok(done)).await
+            }
+            (Err(cause), Err(fault)) if fault.0.code == Code::Unavailable => {
+                Err(manager::out_of_reach(&cause).into())
+            }
+            (Err(_), done) => self.serve(done).await,
+        }
+    }
+
+    /// Runs what does as much as it can, whether or not the cluster's store can be reached.
+    async fn call_at_all<T: Send + 'static>(
+        &self,
+        deed: impl FnMut(&mut World) -> Result<T> + Send + 'static,
+    ) -> Result<(T, Revision)> {
+        let asked = self.call(|world| Ok(manager::ask_store(world))).await?;
+        let has_answered = match asked {
+            Some(asked) => asked.answer().await.is_ok(),
+            None => false,
+        };
+        let (attempt, _) = self.attempt(has_answered, deed).await?;
+        attempt.done
+    }
+
+    async fn attempt<T: Send + 'static, D: FnMut(&mut World) -> Result<T> + Send + 'static>(
+        &self,
+        has_answered: bool,
+        mut deed: D,
+    ) -> Result<(Attempt<(T, Revision)>, D)> {
+        self.call(move |world| {
+            let mut job = |world: &mut World| deed(world).map(|done| (done, world.revision()));
+            let attempt = manager::attempt(world, has_answered, &mut job);
+            Ok((attempt, deed))
+        })
+        .await
+    }
+
+    async fn serve<T>(&self, done: Result<(T, Revision)>) -> Result<T> {
+        let (done, revision) = done?;
         self.served(revision).await;
         Ok(done)
     }

@@ -18,7 +18,9 @@ mod txn;
 mod watch;
 
 pub(crate) use error::{CommitError, StoreError};
-pub(crate) use etcd::{Etcd, EtcdSettings, HostPort, Identity, Login, Tls, Wake, read_small};
+pub(crate) use etcd::{
+    Asked, Etcd, EtcdSettings, FOREIGN_REMEDY, HostPort, Identity, Login, Tls, Wake, read_small,
+};
 pub(crate) use merged::{MESH_SECRET, Records, left_key};
 pub(crate) use records::{Record, RecordError, encode, encode_lease, key_of, lease_key};
 pub(crate) use redb::Redb;
@@ -54,12 +56,24 @@ pub(crate) trait Store: Send {
 pub(crate) trait SharedStore: Store {
     fn condition(&self) -> Condition;
 
+    /// Asks it for a sign of life and does not wait. A commit right behind the answer is not held up by a store that
+    /// hangs.
+    fn ask(&self) -> Asked;
+
+    /// Has an empty store in the place of the one that was known get the content that was known last, but for what is
+    /// bound to the life of nodes: they write that themselves. Does not wait.
+    fn restore(&self) -> Asked;
+
     /// Ends this node's life at once, and with it what is bound to it. Nothing can be written afterwards.
     fn release(&mut self) -> Result<(), StoreError>;
 }
 
 /// Prefixes of keys that are bound to the life of the node that wrote them.
 pub(crate) const LIVING: [&str; 3] = ["node/", "endpoint/", "closing/"];
+
+/// Which cluster's content a shared store has: written by its first node, the same for good. A store without it, or with
+/// another one, is not where this node's copy has come from.
+pub(crate) const CLUSTER: &str = "cluster/id";
 
 /// How a shared store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +84,8 @@ pub(crate) struct Condition {
     pub since: SystemTime,
     /// Why it is out of reach.
     pub cause: Option<Arc<str>>,
+    /// It can be reached, and what it has is not this cluster's: it was lost, or is another's.
+    pub is_foreign: bool,
     /// Which of its members is spoken to, or was last.
     pub endpoint: Option<Arc<str>>,
     /// Times that the connection had to be made again.

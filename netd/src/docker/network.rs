@@ -48,7 +48,7 @@ struct Delete {
 
 pub(super) async fn create(app: &Arc<App>, body: &[u8]) -> Result<Value> {
     let new = new_network(body)?;
-    app.change(move |world| docker::create_network(world, new)).await?;
+    app.change(move |world| docker::create_network(world, &new)).await?;
     Ok(json!({}))
 }
 

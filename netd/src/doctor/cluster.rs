@@ -10,7 +10,8 @@ const NAME: &str = "cluster";
 
 pub(super) fn examine(world: &World) -> Vec<Check> {
     let Some(view) = world.cluster_view() else { return Vec::new() };
-    let mut checks = vec![reach(&view)];
+    // Who reaches the wrong one is told so below.
+    let mut checks = if view.is_foreign() { Vec::new() } else { vec![reach(&view)] };
     checks.extend(view.trouble.as_ref().map(|(what, remedy)| failed(NAME, what.clone(), remedy.clone())));
     checks.extend(view.owed.as_ref().map(|owed| {
         let detail =

@@ -14,6 +14,7 @@ mod settle;
 #[cfg(test)]
 mod simulation;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,12 +25,12 @@ use crate::error::Result;
 use crate::ipam::{Holder, Leases};
 use crate::model::{Change, Endpoint, Id, Lease, Model, Network, SandboxKey, Scope, ServiceKey};
 use crate::store::{
-    Batch, CommitError, Condition, Key, KeyChange, MESH_SECRET, Record as _, Records, Revision, Store,
+    Asked, Batch, CommitError, Condition, Key, KeyChange, MESH_SECRET, Record as _, Records, Revision, Store,
     StoreError, Txn, Watch,
 };
 pub(crate) use claim::Assigned;
 pub(crate) use cluster::{Cluster, Standing, Untold};
-pub(crate) use member::name_taken;
+pub(crate) use member::{name_taken, out_of_reach};
 
 /// How long a commit waits until its own watch has told it.
 const ECHO: Duration = Duration::from_secs(1);
@@ -52,6 +53,11 @@ pub(crate) struct Books {
     turns: u64,
     /// Commits to the cluster's store that were refused because somebody else was faster.
     beaten: u64,
+    /// Whether a commit to the cluster's store may be waited for. One that hangs holds up everything else here, so once
+    /// requests are served it has to have answered just before.
+    may_wait: bool,
+    /// Something was refused because it had not.
+    unheard: Cell<bool>,
 }
 
 impl Books {
@@ -76,6 +82,8 @@ impl Books {
             advanced: false,
             turns,
             beaten: 0,
+            may_wait: true,
+            unheard: Cell::new(false),
         };
         books.take_in();
         books.take_in_shared();
@@ -103,6 +111,25 @@ impl Books {
     /// What has come since the last time, if anything has been taken in at all.
     pub(super) fn take_fresh(&mut self) -> Option<Vec<Change>> {
         std::mem::take(&mut self.advanced).then(|| std::mem::take(&mut self.fresh))
+    }
+
+    pub(super) fn may_wait(&self) -> bool {
+        self.may_wait
+    }
+
+    /// From now on; forgets what was refused before.
+    pub(super) fn set_may_wait(&mut self, may_wait: bool) {
+        self.may_wait = may_wait;
+        self.unheard.set(false);
+    }
+
+    /// Whether something was refused that is to be tried again when the cluster's store has answered.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.unheard.get()
+    }
+
+    pub(super) fn ask(&self) -> Option<Asked> {
+        self.cluster.as_ref().map(Cluster::ask)
     }
 
     /// Grows whenever another node was faster: what failed meanwhile may go well the next time.
@@ -137,6 +164,10 @@ impl Books {
 
     /// What was just made is in the model when this returns.
     fn commit_shared(&mut self, txn: &Txn) -> Result<Revision, CommitError> {
+        if !self.may_wait {
+            self.unheard.set(true);
+            return Err(CommitError::Unheard);
+        }
         let Some(cluster) = &mut self.cluster else {
             return Err(CommitError::Refused { cause: "this daemon has none".into() });
         };

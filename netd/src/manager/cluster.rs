@@ -3,20 +3,22 @@
 //! The cluster's store is never waited for longer than a moment. Without it everything here goes on as the copy on the
 //! disk and this node's own records say, and what is owed is done when it is back.
 
+mod view;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use netd_api::ApiError;
-use netd_api::system::ClusterStatus;
 
 use super::books::{Books, Cluster, Standing, Untold, name_taken};
 use super::{World, network, new_id};
 use crate::config::Config;
 use crate::driver::Kernel;
 use crate::error::{Chain, Result};
-use crate::model::{Availability, Change, Endpoint, Id, Member, Node, Sandbox, Scope};
-use crate::store::{Condition, Etcd, Redb, Revision, Store as _, StoreError, Txn, Wake};
+use crate::model::{Availability, Change, Endpoint, Id, Node, Sandbox, Scope};
+use crate::store::{Asked, Etcd, Redb, Store as _, StoreError, Txn, Wake};
+pub(crate) use view::ClusterView;
 
 /// A start waits so long for the cluster's store.
 const MOMENT: Duration = Duration::from_secs(2);
@@ -34,6 +36,16 @@ pub(crate) struct News {
     /// There is more to take in.
     pub more: bool,
     pub untold: Untold,
+    /// Something is owed to it: to be settled once it has answered.
+    pub asked: Option<Asked>,
+}
+
+/// How a request has gone that may concern the cluster's store.
+pub(crate) struct Attempt<T> {
+    pub done: Result<T>,
+    /// The answer of the store is to be waited for, outside of the engine, and then the request to be done again if it
+    /// has failed, or what it owes to be settled.
+    pub asked: Option<Asked>,
 }
 
 /// This node's end of the cluster's store, if it belongs to one.
@@ -133,14 +145,63 @@ pub(crate) fn follow(world: &mut World) -> News {
     let more = world.books.take_in_shared();
     world.carry();
     world.note_condition();
+    let asked = world.books.is_unsettled().then(|| world.books.ask()).flatten();
+    News { more, untold: world.books.untold(), asked }
+}
+
+/// Has an etcd that has lost this cluster's records get those that are known here. What comes of it is to be waited for
+/// outside of the engine.
+pub(crate) fn restore(world: &World) -> Result<Asked> {
+    let Some(cluster) = world.books.cluster() else {
+        let detail = "this daemon belongs to no cluster";
+        return Err(ApiError::invalid(detail).into());
+    };
+    if !cluster.condition().is_foreign {
+        let detail = "etcd has this cluster's records, or cannot be reached: there is nothing to restore";
+        return Err(ApiError::conflict(detail)
+            .remedy("`netd doctor` shows how it is with the cluster")
+            .into());
+    }
+    Ok(cluster.restore())
+}
+
+/// Asks the cluster's store for a sign of life, if there is one.
+pub(crate) fn ask_store(world: &World) -> Option<Asked> {
+    world.books.ask()
+}
+
+/// The cluster's store has answered just now: what is owed to it is written.
+pub(crate) fn settle(world: &mut World) {
+    world.books.set_may_wait(true);
     world.pursue();
-    News { more, untold: world.books.untold() }
+    world.books.set_may_wait(false);
+}
+
+/// Does a request. It waits for the cluster's store only if that `has_answered` just now: a store that hangs would hold
+/// up everybody else.
+pub(crate) fn attempt<T>(
+    world: &mut World,
+    has_answered: bool,
+    deed: &mut impl FnMut(&mut World) -> Result<T>,
+) -> Attempt<T> {
+    let owed = world.books.is_unsettled();
+    world.books.set_may_wait(has_answered);
+    let done = deed(world);
+    // What was owed before is not what this request has to wait for.
+    let owes = done.is_ok() && !owed && world.books.is_unsettled();
+    let asks = !has_answered && (world.books.is_unheard() || owes);
+    world.books.set_may_wait(false);
+    Attempt { done, asked: asks.then(|| world.books.ask()).flatten() }
 }
 
 impl World {
     /// Writes what is owed to the cluster's store, if it can be written. What fails is owed still.
     pub(super) fn pursue(&mut self) {
         if self.pursues || !self.books.is_unsettled() {
+            return;
+        }
+        if !self.books.may_wait() {
+            (self.wake)();
             return;
         }
         self.pursues = true;
@@ -271,84 +332,4 @@ pub(super) fn leave(world: &mut World, purge: bool) -> Option<String> {
     world.carry();
     let released = world.books.release_lease().map_err(|error: StoreError| Chain(&error).to_string());
     resigned.map_err(|error| error.to_string()).and(released).err()
-}
-
-/// How it is with the cluster, for `status`, `doctor` and the metrics.
-pub(crate) struct ClusterView {
-    location: String,
-    condition: Condition,
-    /// Why the store is out of reach, if it is.
-    pub outage: Option<String>,
-    standing: Standing,
-    /// Why this node is no member now, and what can be done.
-    pub trouble: Option<(String, String)>,
-    pub owed: Option<String>,
-    pub disputed: Vec<String>,
-    pub refused: Vec<String>,
-    pub members: usize,
-    pub alive: Vec<String>,
-    settled: Option<Duration>,
-}
-
-impl World {
-    pub(crate) fn cluster_view(&self) -> Option<ClusterView> {
-        let cluster = self.books.cluster()?;
-        let (condition, model) = (cluster.condition(), self.model());
-        let cause = || condition.cause.as_deref().unwrap_or("it has not answered yet").to_owned();
-        let here = &model.here;
-        let trouble = match cluster.standing() {
-            Standing::Member | Standing::Apart => None,
-            Standing::NameTaken(other) => {
-                Some((name_taken(other), "give this node another --name, or end that one".to_owned()))
-            }
-            Standing::Removed | Standing::Stale => {
-                let what =
-                    format!("node {here} was removed from the cluster: it has no place on its networks");
-                Some((what, format!("`netd node activate {here}`")))
-            }
-        };
-        let known = |member: &&Arc<Member>| member.availability != Availability::Removed;
-        Some(ClusterView {
-            location: self.config.cluster.as_ref().map(|c| c.etcd.names()).unwrap_or_default(),
-            outage: (!condition.connected).then(cause),
-            standing: cluster.standing().clone(),
-            trouble,
-            owed: self.owed.clone(),
-            disputed: cluster.disputed().map(ToOwned::to_owned).collect(),
-            refused: self.books.records().refused().values().cloned().collect(),
-            members: model.members.values().filter(known).count(),
-            alive: model.nodes.keys().map(ToString::to_string).collect(),
-            settled: cluster.settled().map(|then| then.elapsed()),
-            condition,
-        })
-    }
-}
-
-impl ClusterView {
-    /// `served` is up to where the data plane has the cluster's store.
-    pub(crate) fn shown(self, served: Revision) -> ClusterStatus {
-        let standing = match self.standing {
-            Standing::Member => "member",
-            Standing::Apart => "apart",
-            Standing::Removed | Standing::Stale => "removed",
-            Standing::NameTaken(_) => "name-taken",
-        };
-        ClusterStatus {
-            store: "etcd".into(),
-            location: self.location,
-            connected: self.outage.is_none(),
-            since: self.condition.since.into(),
-            cause: self.outage,
-            endpoint: self.condition.endpoint.as_deref().map(ToOwned::to_owned),
-            reconnects: self.condition.reconnects,
-            keys: u64::try_from(self.condition.keys).unwrap_or(u64::MAX),
-            revision: self.condition.told,
-            served: served.min(self.condition.told),
-            standing: standing.into(),
-            members: u64::try_from(self.members).unwrap_or(u64::MAX),
-            alive: self.alive,
-            settled_seconds_ago: self.settled.map(|ago| ago.as_secs()),
-            owed: self.owed,
-        }
-    }
 }

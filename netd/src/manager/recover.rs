@@ -32,7 +32,7 @@ use crate::tables::Neighbours;
 pub(crate) fn open(config: Arc<Config>, bus: Bus, wake: Wake) -> anyhow::Result<World> {
     let mut store = Redb::open(&config.state_dir)?;
     let mut kernel = Kernel::open()?;
-    let cluster = cluster::open(&config, &mut store, &mut kernel, wake)?;
+    let cluster = cluster::open(&config, &mut store, &mut kernel, Arc::clone(&wake))?;
     let turns = if cluster.is_some() { microseconds_of_boot() } else { 0 };
     let books = Books::open(config.node.as_str().into(), Box::new(store), cluster, turns)?;
     let pools: Vec<Pool> = config.pools.clone();
@@ -67,6 +67,7 @@ pub(crate) fn open(config: Arc<Config>, bus: Bus, wake: Wake) -> anyhow::Result<
         store_was_there: None,
         owed: None,
         pursues: false,
+        wake,
         config,
     };
     world.carry();
@@ -117,6 +118,8 @@ pub(crate) fn recover(world: &mut World) -> Result<()> {
         world.reconcile.write_files(sandbox, model);
     }
     world.pursue();
+    // Requests are served from here on, and none of them waits for a store that another one needs.
+    world.books.set_may_wait(false);
     Ok(())
 }
 

@@ -44,7 +44,8 @@ pub(super) fn routes(router: &mut Router) {
         Ok(Nothing {})
     });
     router.on(Prune, async |app, params, _| {
-        let networks_deleted = app.change(move |world| manager::prune(world, params.filter)).await?;
+        let pruned = app.call_at_all(move |world| manager::prune(world, params.filter.clone())).await;
+        let networks_deleted = app.serve(pruned).await?;
         Ok(Pruned { networks_deleted })
     });
     router.on(Connect, async |app, params, request| {

@@ -27,7 +27,7 @@ pub(super) fn routes(router: &mut Router) {
         Ok(Diagnosis { checks })
     });
     router.on(Down, async |app, _, request| {
-        let errors = app.call(move |world| Ok(manager::down(world, request.purge))).await?;
+        let (errors, _) = app.call_at_all(move |world| Ok(manager::down(world, request.purge))).await?;
         app.stop_dataplane.store(true, Ordering::Release);
         app.purge.store(request.purge, Ordering::Release);
         app.stop.cancel();

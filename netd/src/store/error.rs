@@ -39,6 +39,9 @@ pub(crate) enum CommitError {
     /// Nothing is changed.
     #[error("etcd at {endpoints} is away: {cause}; what is here goes on, what all nodes share waits for it")]
     Unavailable { endpoints: String, cause: String },
+    /// Nothing is changed, and nobody was asked: it could not have been waited for.
+    #[error("etcd has not been heard of just now")]
+    Unheard,
     /// Nothing is changed, and trying again changes nothing about it.
     #[error("etcd refuses a change: {cause}")]
     Refused { cause: String },

@@ -7,18 +7,21 @@
 //!
 //! A commit returns when the watch has told of it, so who commits reads it in its own watch at once.
 
+mod asked;
 mod client;
 mod commit;
 mod copy;
 mod driver;
 mod lease;
 mod mirror;
+mod restore;
 mod settings;
 mod shared;
 mod sync;
 mod wake;
 mod wire;
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -29,9 +32,12 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Sender};
 
 use super::{CommitError, Condition, Key, Revision, SharedStore, Snapshot, Store, StoreError, Txn, Watch};
+pub(crate) use asked::Asked;
+use asked::Reply;
 use copy::Copy;
 #[cfg(any(test, fuzzing))]
 pub(super) use copy::{decode as decode_copy, encode as encode_copy, framed as framed_copy};
+pub(crate) use driver::FOREIGN_REMEDY;
 use driver::{Driver, Request, Wish};
 use lease::Lease;
 pub(crate) use settings::{EtcdSettings, HostPort, Identity, Login, Tls, read as read_small};
@@ -45,6 +51,8 @@ const PREFIX: &str = "netd/v1/";
 const QUEUE: usize = 16;
 /// The thread answers by the deadline; it may need a moment to be woken.
 const GRACE: Duration = Duration::from_millis(500);
+/// Some ten thousand records, to a store that was looked for every two seconds.
+const RESTORED_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(crate) struct Etcd {
@@ -66,7 +74,10 @@ impl Etcd {
         let (timeout, endpoints) = (settings.timeout, settings.names());
         let driver = {
             let shared = Arc::clone(&shared);
-            move || driver::run(&Driver { settings, shared, waker: Waker::new(wake) }, lease, copy, asked)
+            move || {
+                let driver = Driver { settings, shared, waker: Waker::new(wake), restores: Cell::default() };
+                driver::run(&driver, lease, copy, asked);
+            }
         };
         let thread = Builder::new().name("etcd".into()).spawn(driver).map_err(|source| StoreError::Io {
             deed: "start the thread that speaks to etcd, for",
@@ -80,7 +91,17 @@ impl Etcd {
         StoreError::Unavailable { endpoints: self.endpoints.clone(), cause }
     }
 
-    fn ask<T>(&self, wish: impl FnOnce(SyncSender<T>) -> Wish) -> Result<T, Silence> {
+    /// As [`Self::wish`] for somebody who does not wait here.
+    fn inquire(&self, patience: Duration, wish: impl FnOnce(Reply) -> Wish) -> Asked {
+        let (reply, asked) = Asked::within(patience + GRACE);
+        let request = Request { deadline: Instant::now() + patience, wish: wish(reply) };
+        match self.requests.as_ref().map(|requests| requests.try_send(request)) {
+            Some(Ok(())) => asked,
+            _ => Asked::known(Err("too many questions are waiting already".into())),
+        }
+    }
+
+    fn wish<T>(&self, wish: impl FnOnce(SyncSender<T>) -> Wish) -> Result<T, Silence> {
         if let Some(cause) = self.shared.lock().outage() {
             return Err(Silence::NotAsked(cause));
         }
@@ -120,13 +141,13 @@ impl Silence {
 impl Store for Etcd {
     /// What etcd holds at this moment, not what the watch has told.
     fn load(&self) -> Result<Snapshot, StoreError> {
-        self.ask(Wish::Load).map_err(|silence| self.unavailable(silence.into_cause()))?
+        self.wish(Wish::Load).map_err(|silence| self.unavailable(silence.into_cause()))?
     }
 
     fn commit(&mut self, txn: &Txn) -> Result<Revision, CommitError> {
         commit::check_size(txn)?;
         let done =
-            self.ask(|reply| Wish::Commit(txn.clone(), reply)).map_err(|silence| match silence {
+            self.wish(|reply| Wish::Commit(txn.clone(), reply)).map_err(|silence| match silence {
                 Silence::NotAsked(cause) => {
                     CommitError::Unavailable { endpoints: self.endpoints.clone(), cause }
                 }
@@ -147,11 +168,19 @@ impl Store for Etcd {
 
 impl SharedStore for Etcd {
     fn release(&mut self) -> Result<(), StoreError> {
-        self.ask(Wish::Release).map_err(|silence| self.unavailable(silence.into_cause()))?
+        self.wish(Wish::Release).map_err(|silence| self.unavailable(silence.into_cause()))?
     }
 
     fn condition(&self) -> Condition {
         self.shared.condition()
+    }
+
+    fn ask(&self) -> Asked {
+        self.inquire(self.timeout, Wish::Answer)
+    }
+
+    fn restore(&self) -> Asked {
+        self.inquire(RESTORED_WITHIN, Wish::Restore)
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use super::watch::Watchers;
 use super::{
-    Batch, CommitError, Condition, Entry, Key, KeyChange, LIVING, Revision, SharedStore, Snapshot, Store,
-    StoreError, Txn, Watch,
+    Asked, Batch, CommitError, Condition, Entry, Key, KeyChange, LIVING, Revision, SharedStore, Snapshot,
+    Store, StoreError, Txn, Watch,
 };
 
 /// The content, wherever it is.
@@ -207,12 +207,21 @@ impl SharedStore for Handle {
             connected,
             since: SystemTime::UNIX_EPOCH,
             cause: (!connected).then(|| "it is cut off".into()),
+            is_foreign: false,
             endpoint: None,
             reconnects,
             told,
             keys: content.ends[self.end].told.len(),
             life,
         }
+    }
+
+    fn ask(&self) -> Asked {
+        Asked::known(Ok(()))
+    }
+
+    fn restore(&self) -> Asked {
+        Asked::known(Err("a simulated store loses nothing".into()))
     }
 
     fn release(&mut self) -> Result<(), StoreError> {

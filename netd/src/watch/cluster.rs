@@ -79,6 +79,12 @@ pub(crate) async fn cluster(app: Arc<App>, herald: Arc<Herald>, mut found: mpsc:
             for served in news.untold.taken_in {
                 let _ = unserved.try_send(served);
             }
+            if let Some(asked) = news.asked
+                && asked.answer().await.is_ok()
+                && let Err(Busy::Stopped) = app.engine.call(manager::settle).await
+            {
+                return;
+            }
             if !news.more {
                 break;
             }

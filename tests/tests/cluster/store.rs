@@ -1,6 +1,6 @@
 //! The store itself: restarted, hung, away for long, and with records of other versions in it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use netd_tests::eventually::throughout;
@@ -30,6 +30,57 @@ fn etcd_killed_and_started_again_is_not_noticed_by_traffic() {
         loads.iter().try_for_each(|load| load.more(60))?;
         queries.finish()?;
         loads.into_iter().try_for_each(|load| load.finish()?.flawless(400).map(drop))
+    });
+}
+
+#[test]
+fn an_etcd_that_hangs_holds_up_nobody_who_does_without_it() {
+    scenario(|lab| {
+        let it = stage(lab, 1, "")?;
+        let node = it.node(1);
+        node.create("here", "--network bridge")?;
+        it.cluster.etcd.freeze()?;
+        std::thread::scope(|scope| -> Result<()> {
+            let waiting = [
+                ("/v1/services", r#"{"Name":"late","Network":"app"}"#),
+                ("/v1/sandboxes", r#"{"Name":"late","Networks":[{"Network":"app"}]}"#),
+                ("/v1/networks", r#"{"Name":"late","Driver":"overlay"}"#),
+            ];
+            let ask = |(path, body)| scope.spawn(move || node.http("POST", path, body));
+            let waiting: Vec<_> = waiting.map(ask).into();
+            let mut local = 0;
+            // A good deal longer than anybody waits for etcd.
+            throughout(Duration::from_secs(4), "local requests are answered", || {
+                let begun = Instant::now();
+                for path in ["/v1/sandboxes", "/v1/sandboxes/here", "/v1/status"] {
+                    ensure!(node.http("GET", path, "")?.status == 200, "{path}");
+                }
+                local += 1;
+                let body = format!(r#"{{"Name":"local{local}"}}"#);
+                let made = node.http("POST", "/v1/sandboxes", &body)?;
+                ensure!(made.status == 201, "a sandbox on the host's own network: {made:?}");
+                ensure!(node.http("DELETE", &format!("/v1/sandboxes/local{local}"), "")?.status < 300);
+                ensure!(begun.elapsed() < Duration::from_millis(1500), "all that took {:?}", begun.elapsed());
+                Ok(())
+            })?;
+            for asked in waiting {
+                let answer = asked.join().expect("it does not panic")?;
+                ensure!(answer.status == 503 && answer.body.contains("etcd"), "{answer:?}");
+            }
+            Ok(())
+        })?;
+        let begun = Instant::now();
+        node.try_netd("service create late --network app")?.refused(1, "etcd")?;
+        ensure!(begun.elapsed() < Duration::from_secs(1), "known to be unwell, it is not waited for");
+        // What leaves the cluster's network leaves it here, and is told when there is somebody to tell.
+        node.netd("sandbox rm -f web1")?;
+        it.cluster.etcd.thaw()?;
+        everybody(&it.cluster, "web", 0)?;
+        eventually(SOON, "services are made again", || {
+            let made = node.try_netd("service create late --network app")?;
+            ensure!(made.code == 0, "{}", made.stderr);
+            Ok(())
+        })
     });
 }
 
@@ -72,6 +123,57 @@ fn nodes_serve_what_they_knew_for_as_long_as_etcd_is_away_and_through_restarts()
             Ok(())
         })?;
         load.finish()?.flawless(60).map(drop)
+    });
+}
+
+#[test]
+fn an_etcd_that_has_lost_its_data_is_not_joined_and_gets_it_back() {
+    scenario(|lab| {
+        let it = stage(lab, 2, "")?;
+        let client = it.node(3).create("client", "--network app")?;
+        let vip = resolves(&client, "web", 1)?;
+        let loads = it.loads(&[1, 3], 60)?;
+        it.cluster.etcd.stop()?;
+        it.cluster.etcd.wipe()?;
+        it.cluster.etcd.restart()?;
+        it.cluster.everywhere(SOON, "each node says what has happened", |node| {
+            let told = node.try_netd("doctor")?.stdout;
+            ensure!(
+                told.contains("none of this cluster's records") && told.contains("cluster restore"),
+                "{told}"
+            );
+            let standing = node.http("GET", "/v1/status", "")?.body;
+            ensure!(standing.contains(r#""estranged""#), "{standing}");
+            Ok(())
+        })?;
+        it.node(2).kill()?;
+        it.node(2).start()?;
+        // Longer than a lease.
+        throughout(Duration::from_secs(7), "everybody serves what was known", || {
+            it.cluster.nodes.iter().try_for_each(|node| has_ready(node, "web", 2))?;
+            ensure!(resolves(&client, "web", 1)? == vip);
+            resolves(&client, "tasks.web", 2).map(drop)
+        })?;
+        it.node(1)
+            .try_netd("network create other -d overlay")?
+            .refused(1, "none of this cluster's records")?;
+        ensure!(it.cluster.etcd.keys("netd/v1/")?.is_empty(), "nobody has joined it");
+        it.node(1).netd("cluster restore")?;
+        it.cluster.everywhere(SOON, "each node is a member again", |node| {
+            let standing = node.http("GET", "/v1/status", "")?.body;
+            ensure!(standing.contains(r#""member""#) && !standing.contains(r#""owed""#), "{standing}");
+            Ok(())
+        })?;
+        it.node(1).try_netd("cluster restore")?.refused(1, "nothing to restore")?;
+        let _third = Backend::start(it.node(3), "web3", "--network app --service web")?;
+        everybody(&it.cluster, "web", 3)?;
+        ensure!(resolves(&client, "web", 1)? == vip, "its address is what it was");
+        it.node(2).netd("service create late --network app")?;
+        know(&it.cluster, "service", "late")?;
+        // Longer than a lease: whoever was not back by then would be missed.
+        loads.iter().try_for_each(|load| load.more(7 * 60))?;
+        everybody(&it.cluster, "web", 3)?;
+        loads.into_iter().try_for_each(|load| load.finish()?.flawless(600).map(drop))
     });
 }
 

@@ -108,6 +108,14 @@ impl Cluster {
         self.store.condition()
     }
 
+    pub(super) fn ask(&self) -> Asked {
+        self.store.ask()
+    }
+
+    pub(crate) fn restore(&self) -> Asked {
+        self.store.restore()
+    }
+
     /// Whether nodes that seem to be gone may have lost the store as this one did, and be back soon: what ends with a
     /// node's lease says so only while the store could be reached for the length of a lease.
     pub(super) fn doubts(&mut self, now: Instant) -> bool {

@@ -11,7 +11,7 @@ use super::Books;
 use super::cluster::{Cluster, Standing};
 use crate::error::Result;
 use crate::model::{Availability, Id, Lease, Member, Node, Peer, PeerKey, Scope};
-use crate::store::{CommitError, Key, MESH_SECRET, Revision, Txn, encode, key_of, left_key};
+use crate::store::{CLUSTER, CommitError, Key, MESH_SECRET, Revision, Txn, encode, key_of, left_key};
 
 /// Times that another node may be faster.
 const ATTEMPTS: u32 = 16;
@@ -70,7 +70,8 @@ impl Books {
         }
     }
 
-    /// The smallest number that no member has. The first member also makes the secret that the nodes share.
+    /// The smallest number that no member has. The first member also gives the cluster its id and
+    /// makes the secret that the nodes share.
     fn membership(&self, now: SystemTime) -> Result<Txn> {
         let model = self.records.model();
         let taken = |number: &u16| model.members.values().any(|member| member.number == *number);
@@ -87,6 +88,7 @@ impl Books {
         let mut secret = [0_u8; 32];
         rand::rng().fill_bytes(&mut secret);
         let secret = crate::manager::hex(&secret);
+        let txn = txn.expect_absent(CLUSTER).put(CLUSTER, crate::manager::new_id().as_bytes());
         Ok(txn.expect_absent(MESH_SECRET).put(MESH_SECRET, secret.into_bytes()))
     }
 
@@ -228,6 +230,10 @@ impl Books {
             let remedy = "start it with --store etcd://HOST:PORT and --advertise-addr IP";
             return Err(ApiError::invalid(detail).remedy(remedy).into());
         };
+        if !self.may_wait {
+            self.unheard.set(true);
+            return Err(out_of_reach("it has not been asked yet").into());
+        }
         let condition = cluster.condition();
         if condition.connected {
             return Ok(cluster);
@@ -256,7 +262,7 @@ impl Books {
     }
 }
 
-fn out_of_reach(cause: &str) -> ApiError {
+pub(crate) fn out_of_reach(cause: &str) -> ApiError {
     let detail = format!("the cluster's store (etcd) is out of reach: {cause}");
     let remedy = "what runs goes on meanwhile; try again when `netd status` shows the store connected";
     ApiError::unavailable(detail).remedy(remedy)

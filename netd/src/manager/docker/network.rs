@@ -24,16 +24,15 @@ pub(crate) struct NewNetwork {
     pub options: BTreeMap<String, String>,
 }
 
-pub(crate) fn create(world: &mut World, new: NewNetwork) -> Result<()> {
+pub(crate) fn create(world: &mut World, new: &NewNetwork) -> Result<()> {
     if find_network(world, &new.id).is_ok() {
         return Ok(());
     }
-    let promised = new.promised.clone();
     let draft = Draft {
         name: &name_of(&new.id),
-        id: new.id,
-        subnets: new.subnets,
-        promised: new.promised,
+        id: Id::clone(&new.id),
+        subnets: new.subnets.clone(),
+        promised: new.promised.clone(),
         ipv6: false,
         internal: new.internal,
         options: &new.options,
@@ -41,7 +40,7 @@ pub(crate) fn create(world: &mut World, new: NewNetwork) -> Result<()> {
         owner: Some(OWNER.into()),
     };
     network::make(world, draft)?;
-    pool::ensure(world, &promised)
+    pool::ensure(world, &new.promised)
 }
 
 /// Everything on it goes along: Docker asks only when it knows of nothing any more. Gone is gone.

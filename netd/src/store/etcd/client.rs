@@ -13,9 +13,10 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::super::{CLUSTER, Value};
+use super::prefixed;
 use super::settings::{EtcdSettings, HostPort, Login, Tls, read};
 use super::wire::{AuthenticateRequest, AuthenticateResponse, Header, RangeRequest, RangeResponse};
-use super::{PREFIX, after_prefix};
 
 /// Flow control of HTTP/2: what a load of some thousand records needs in flight.
 const WINDOW: u32 = 1 << 20;
@@ -32,6 +33,9 @@ pub(super) enum Failure {
     TooBig(String),
     #[error("there is no such lease")]
     NoLease,
+    /// It has not got the records of this node's cluster.
+    #[error("{0}")]
+    Foreign(&'static str),
     /// The connection, or etcd behind it, cannot be relied on. What was asked for may be done or not.
     #[error("{0}")]
     Lost(String),
@@ -58,16 +62,13 @@ impl Client {
         Ok(client)
     }
 
-    /// Who is asked and how far it has come; it answers only while most of its members work together.
-    pub(super) async fn probe(&mut self) -> Result<Header, Failure> {
-        let range = RangeRequest {
-            key: PREFIX.into(),
-            range_end: after_prefix(),
-            count_only: true,
-            ..RangeRequest::default()
-        };
+    /// Who is asked, how far it has come, and whose records it has; it answers only while most of its members work
+    /// together.
+    pub(super) async fn probe(&mut self) -> Result<(Header, Option<Value>), Failure> {
+        let range = RangeRequest { key: prefixed(CLUSTER), ..RangeRequest::default() };
         let found: RangeResponse = self.call("/etcdserverpb.KV/Range", range).await?;
-        found.header.ok_or_else(|| Failure::Lost("an answer without a header".into()))
+        let header = found.header.ok_or_else(|| Failure::Lost("an answer without a header".into()))?;
+        Ok((header, found.kvs.into_iter().next().map(|kv| kv.value.into())))
     }
 
     /// One question, one answer. A token that etcd has forgotten meanwhile is replaced.

@@ -4,6 +4,7 @@
 //! `connect -> lease -> sync -> {watch, keepalive, requests} until one of them fails -> connect`. While members are
 //! being tried a request waits; when all of them have failed it is refused at once, until one answers.
 
+use std::cell::Cell;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -14,10 +15,12 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{sleep, timeout_at};
 
 use super::super::{CommitError, Snapshot, StoreError, Txn};
+use super::asked::Reply;
 use super::client::{Client, Failure};
 use super::commit::{self, Done};
 use super::copy::Copy;
 use super::lease::{self, Lease, Secured};
+use super::restore;
 use super::settings::{EtcdSettings, HostPort};
 use super::shared::Shared;
 use super::sync::{self, Following};
@@ -30,6 +33,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A connection that was good for less did not end the trouble.
 const BRIEF: Duration = Duration::from_secs(1);
 
+/// What an operator can do about an etcd that has not got this cluster's records.
+pub(crate) const FOREIGN_REMEDY: &str = "give etcd its data back (a snapshot of it), or `netd cluster restore` on one node: \
+    etcd gets what that node knows; to begin anew, `netd down --purge` on every node";
+
 /// What callers ask for. Who is not answered by then has gone away.
 pub(super) struct Request {
     pub deadline: Instant,
@@ -39,6 +46,10 @@ pub(super) struct Request {
 pub(super) enum Wish {
     Commit(Txn, SyncSender<Result<Done, CommitError>>),
     Load(SyncSender<Result<Snapshot, StoreError>>),
+    /// To be answered: who asks goes on to what has to be done soon then.
+    Answer(Reply),
+    /// Puts what is known into a store that is empty.
+    Restore(Reply),
     /// Gives the lease back, and with it all that is bound to it.
     Release(SyncSender<Result<(), StoreError>>),
 }
@@ -47,6 +58,8 @@ pub(super) struct Driver {
     pub settings: EtcdSettings,
     pub shared: Arc<Shared>,
     pub waker: Waker,
+    /// Who has asked for an empty store to get what is known.
+    pub restores: Cell<Option<Reply>>,
 }
 
 struct Session {
@@ -72,7 +85,7 @@ pub(super) fn run(driver: &Driver, mut lease: Lease, mut copy: Copy, mut request
             }
         }),
         Err(error) => driver.shared.note(|state| {
-            state.trying(format!("cannot start a runtime: {error}"));
+            state.trying(format!("cannot start a runtime: {error}"), false);
         }),
     }
     driver.shared.note(super::shared::State::closed);
@@ -119,7 +132,8 @@ impl Driver {
                 lease.forget();
             }
             let mut news = false;
-            self.shared.note(|state| news = state.trying(format!("{member}: {failure}")));
+            let is_foreign = matches!(failure, Failure::Foreign(_));
+            self.shared.note(|state| news = state.trying(format!("{member}: {failure}"), is_foreign));
             if news {
                 self.waker.wake();
             }
@@ -149,19 +163,41 @@ impl Driver {
         self.shared.note(|state| news = state.away());
         if news {
             let state = self.shared.lock();
-            let cause = state.last_error().unwrap_or_default().to_owned();
+            let (cause, is_foreign) = (state.last_error().unwrap_or_default().to_owned(), state.is_foreign());
             drop(state);
-            tracing::warn!(cause, "etcd is away: what is here goes on, what all nodes share waits");
+            if is_foreign {
+                tracing::error!(cause, remedy = FOREIGN_REMEDY, "this node does not join this etcd");
+            } else {
+                tracing::warn!(cause, "etcd is away: what is here goes on, what all nodes share waits");
+            }
             self.waker.wake();
         }
     }
 
     async fn establish(&self, member: &HostPort, lease: &mut Lease) -> Result<Session, Failure> {
         let mut client = Client::connect(&self.settings, member).await?;
-        let header = client.probe().await?;
+        let (header, id) = client.probe().await?;
+        let foreign = self.shared.lock().mirror.is_foreign(id.as_deref());
+        if let Some(why) = foreign {
+            self.restore(&mut client, why, id.is_none()).await?;
+        }
         let secured = lease.secure(&mut client, header.cluster_id).await?;
         let following = sync::begin(&mut client, &self.shared, &self.waker, &header, secured.id).await?;
         Ok(Session { client, following, lease: secured })
+    }
+
+    /// An empty store gets what was known, if somebody has asked for that; else it is not this cluster's.
+    async fn restore(&self, client: &mut Client, why: &'static str, is_empty: bool) -> Result<(), Failure> {
+        let Some(reply) = self.restores.take().filter(|reply| !reply.is_closed()) else {
+            return Err(Failure::Foreign(why));
+        };
+        let known = self.shared.lock().mirror.clone();
+        let restored = match is_empty {
+            true => restore::put_back(client, &known).await,
+            false => Err(Failure::Foreign(why)),
+        };
+        tell(reply, restored.as_ref().err());
+        restored
     }
 
     /// Ends when the store is closed. Whoever asks before all members have been tried may wait for the next.
@@ -171,7 +207,11 @@ impl Driver {
         }
         while let Some(request) = requests.recv().await {
             let cause = self.shared.lock().outage().unwrap_or_default();
-            request.wish.refuse(&self.settings.names(), &cause);
+            match request.wish {
+                // For the next try.
+                Wish::Restore(reply) => drop(self.restores.replace(Some(reply))),
+                wish => wish.refuse(&self.settings.names(), &cause),
+            }
         }
     }
 
@@ -207,6 +247,16 @@ impl Driver {
                     };
                     let _ = reply.try_send(result);
                     failure
+                }
+                Wish::Answer(reply) => {
+                    let failure = client.probe().await.err();
+                    tell(reply, failure.as_ref());
+                    failure
+                }
+                Wish::Restore(reply) => {
+                    let _ = reply
+                        .send(Err("etcd has this cluster's records: there is nothing to restore".into()));
+                    None
                 }
                 Wish::Release(reply) => {
                     let result = lease::revoke(&mut client, lease).await;
@@ -244,7 +294,7 @@ impl Driver {
                 let error = CommitError::Unavailable { endpoints: self.settings.names(), cause };
                 (Err(error), Some(Failure::NoLease))
             }
-            Err(failure @ (Failure::Lost(_) | Failure::TooBig(_))) => {
+            Err(failure @ (Failure::Lost(_) | Failure::TooBig(_) | Failure::Foreign(_))) => {
                 (Err(CommitError::Unclear { cause: failure.to_string() }), Some(failure))
             }
         }
@@ -255,12 +305,20 @@ impl Driver {
     }
 }
 
+/// Who has asked may have gone.
+fn tell(reply: Reply, failure: Option<&Failure>) {
+    let _ = reply.send(failure.map_or(Ok(()), |failure| Err(failure.to_string())));
+}
+
 impl Wish {
     fn refuse(self, endpoints: &str, cause: &str) {
         let (endpoints, cause) = (endpoints.to_owned(), cause.to_owned());
         match self {
             Self::Commit(_, reply) => {
                 let _ = reply.try_send(Err(CommitError::Unavailable { endpoints, cause }));
+            }
+            Self::Answer(reply) | Self::Restore(reply) => {
+                let _ = reply.send(Err(cause));
             }
             Self::Load(reply) => {
                 let _ = reply.try_send(Err(StoreError::Unavailable { endpoints, cause }));

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{Batch, Entry, Key, KeyChange, Revision};
+use super::super::{Batch, CLUSTER, Entry, Key, KeyChange, Revision};
+
+const OTHERS: &str = "etcd has the records of another cluster than this node belongs to";
+const NOTHING: &str = "etcd has none of this cluster's records: its data was lost, or it is another etcd";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mirror {
@@ -25,6 +28,25 @@ impl Mirror {
     pub(super) fn goes_on(&self, cluster: u64, newest: Revision) -> bool {
         // A cluster made from an old backup is behind what we have seen of it.
         self.cluster == cluster && (1..=newest).contains(&self.revision)
+    }
+
+    /// Why what somebody holds is not what this was read from, if it is not: by the cluster's id there.
+    pub(super) fn is_foreign(&self, id: Option<&[u8]>) -> Option<&'static str> {
+        let known = &self.entries.get(CLUSTER)?.value;
+        match id {
+            Some(id) if *id == **known => None,
+            Some(_) => Some(OTHERS),
+            None => Some(NOTHING),
+        }
+    }
+
+    /// The same of what was changed.
+    pub(super) fn turns_foreign(&self, changes: &[KeyChange]) -> Option<&'static str> {
+        let change = changes.iter().find(|change| **change.key() == *CLUSTER)?;
+        self.is_foreign(match change {
+            KeyChange::Put(entry) => Some(&entry.value),
+            KeyChange::Deleted { .. } => None,
+        })
     }
 
     /// Takes over what a load has found. The batch is the difference: nobody has told of what went away in between.
@@ -101,6 +123,21 @@ mod tests {
         assert_eq!(batch.changes, [deleted, KeyChange::Put(entry(3, 3, 8))]);
         assert_eq!(mirror.replace(1, 10, vec![entry(2, 2, 3), entry(3, 3, 8)]), None);
         assert_eq!(mirror.revision, 10);
+    }
+
+    #[test]
+    fn only_who_has_the_clusters_id_is_believed_once_it_is_known() {
+        let mut mirror = Mirror::default();
+        assert_eq!(mirror.is_foreign(None), None, "whoever knows nothing takes what there is");
+        let id = |value: &[u8], revision| Entry { key: CLUSTER.into(), value: value.into(), revision };
+        mirror.replace(1, 5, vec![id(b"one", 2), entry(2, 2, 3)]);
+        assert_eq!(mirror.is_foreign(Some(b"one")), None);
+        assert_eq!(mirror.is_foreign(Some(b"two")), Some(OTHERS));
+        assert_eq!(mirror.is_foreign(None), Some(NOTHING));
+        assert_eq!(mirror.turns_foreign(&[put(1, 6)]), None);
+        assert_eq!(mirror.turns_foreign(&[KeyChange::Put(id(b"one", 6))]), None);
+        assert_eq!(mirror.turns_foreign(&[put(1, 6), KeyChange::Put(id(b"two", 6))]), Some(OTHERS));
+        assert_eq!(mirror.turns_foreign(&[KeyChange::Deleted { key: CLUSTER.into() }]), Some(NOTHING));
     }
 
     #[test]

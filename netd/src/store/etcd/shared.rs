@@ -28,6 +28,7 @@ pub(super) struct State {
     endpoint: Option<Arc<str>>,
     since: SystemTime,
     last_error: Option<Arc<str>>,
+    is_foreign: bool,
     reconnects: u64,
     lease: i64,
 }
@@ -54,6 +55,7 @@ impl Shared {
             endpoint: None,
             since: SystemTime::now(),
             last_error: None,
+            is_foreign: false,
             reconnects: 0,
             lease: 0,
         };
@@ -97,6 +99,7 @@ impl Shared {
             connected,
             since: state.since,
             cause: state.last_error.clone().filter(|_| !connected),
+            is_foreign: state.is_foreign && !connected,
             endpoint: state.endpoint.clone(),
             reconnects: state.reconnects,
             told: state.mirror.revision,
@@ -119,6 +122,10 @@ impl State {
 
     pub(super) fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
+    }
+
+    pub(super) fn is_foreign(&self) -> bool {
+        self.is_foreign
     }
 
     /// Takes over what was loaded; the readers are told the difference. Returns whether there was any.
@@ -147,8 +154,8 @@ impl State {
     }
 
     /// The connection is gone, or was not to be had; others may be. Returns whether there was one.
-    pub(super) fn trying(&mut self, cause: String) -> bool {
-        self.last_error = Some(cause.into());
+    pub(super) fn trying(&mut self, cause: String, is_foreign: bool) -> bool {
+        (self.last_error, self.is_foreign) = (Some(cause.into()), is_foreign);
         let connected = self.phase == Phase::Connected;
         if connected {
             self.turn(Phase::Trying);

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::super::{Entry, Key, KeyChange, Revision};
+use super::super::{CLUSTER, Entry, Key, KeyChange, Revision};
 use super::client::{Client, Failure, answer};
 use super::shared::Shared;
 use super::wake::Waker;
@@ -78,7 +78,13 @@ pub(super) async fn begin(
         Ok(())
     };
     match timeout(patience, catching_up).await {
-        Ok(caught_up) => caught_up.map(|()| following),
+        Ok(Ok(())) => Ok(following),
+        // It was somebody else's for a while: what happened to its keys then was no commit of this cluster's.
+        Ok(Err(Failure::Foreign(_))) => {
+            reload(client, shared, waker).await?;
+            open(client, shared).await
+        }
+        Ok(Err(failure)) => Err(failure),
         Err(_) => Err(Failure::Lost(format!("the watch has not caught up within {patience:?}"))),
     }
 }
@@ -132,6 +138,10 @@ fn take_in(
         return Ok(());
     }
     let commits = commits(std::mem::take(pieces))?;
+    let changed = commits.iter().find_map(|(_, changes)| shared.lock().mirror.turns_foreign(changes));
+    if let Some(why) = changed {
+        return Err(Failure::Foreign(why));
+    }
     let mut told = false;
     shared.note(|state| {
         if let (true, Some(header)) = (nothing, &response.header) {
@@ -177,6 +187,10 @@ fn commits(events: Vec<Event>) -> Result<Vec<(Revision, Vec<KeyChange>)>, Failur
 
 async fn reload(client: &mut Client, shared: &Shared, waker: &Waker) -> Result<(), Failure> {
     let loaded = load(client).await?;
+    let id = loaded.entries.iter().find(|entry| *entry.key == *CLUSTER).map(|entry| &*entry.value);
+    if let Some(why) = shared.lock().mirror.is_foreign(id) {
+        return Err(Failure::Foreign(why));
+    }
     let mut told = false;
     shared.note(|state| told = state.replace(loaded));
     if told {

@@ -2,6 +2,7 @@
 
 mod disorder;
 mod fixture;
+mod foreign;
 
 use std::time::{Duration, Instant};
 
