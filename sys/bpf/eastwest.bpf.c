@@ -22,7 +22,9 @@ enum { MAP_HASH = 1, MAP_LRU_HASH = 9, MAP_SK_STORAGE = 24, NO_PREALLOC = 1, CRE
 enum { CONNECTED = 1 };
 
 struct bpf_sock {
-	u32 others[18];
+	u32 before[3];
+	u32 protocol;
+	u32 others[14];
 	u32 state;
 };
 
@@ -49,8 +51,10 @@ struct map {
 
 static void *(*lookup)(void *map, const void *key) = (void *)1;
 static long (*update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
+static long (*forget)(void *map, const void *key) = (void *)3;
 static u64 (*now)(void) = (void *)5;
 static u32 (*at_random)(void) = (void *)7;
+static u64 (*number_of)(void *context) = (void *)46;
 static void *(*memory_of)(void *map, void *socket, void *value, u64 flags) = (void *)107;
 static u64 (*namespace_of)(void *context) = (void *)122;
 
@@ -92,14 +96,25 @@ struct backend {
 	u16 zero[3];
 };
 
+// Of a service, by its address: a client has one backend for all ports of it.
 struct client {
 	u64 namespace;
-	u64 slot;
+	u32 service[4];
 };
 
 struct choice {
-	struct backend backend;
+	u32 address[4];
 	u64 until;
+};
+
+struct told {
+	u64 namespace;
+	u32 address[4];
+};
+
+struct flow {
+	u32 asked[4];
+	u32 backend[4];
 };
 
 // What one socket has been told, and what it believes.
@@ -158,6 +173,25 @@ struct map SECTION("maps") choices = {
 	.max_entries = 16384,
 };
 
+// Namespaces that have connections to a backend: where to look for them when it is gone. One that is pushed out here has
+// them end by themselves.
+struct map SECTION("maps") connected = {
+	.type = MAP_LRU_HASH,
+	.key_size = sizeof(struct told),
+	.value_size = sizeof(u32),
+	.max_entries = 32768,
+};
+
+// Connected datagram sockets that have been led somewhere, until they are closed or have another partner. The kernel shows
+// what it keeps with a socket for streams alone.
+struct map SECTION("maps") flows = {
+	.type = MAP_HASH,
+	.key_size = sizeof(u64),
+	.value_size = sizeof(struct flow),
+	.max_entries = 65536,
+	.flags = NO_PREALLOC,
+};
+
 // Ends with its socket: no flood of other sockets can push it out.
 struct map SECTION("maps") memories = {
 	.type = MAP_SK_STORAGE,
@@ -169,6 +203,13 @@ struct map SECTION("maps") memories = {
 INLINE int is_same_address(const u32 *a, const u32 *b)
 {
 	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
+}
+
+INLINE void copy_address(u32 *to, const u32 *from)
+{
+#pragma unroll
+	for (u32 word = 0; word < 4; word++)
+		to[word] = from[word];
 }
 
 INLINE int is_same_place(const struct place *a, const struct place *b)
@@ -207,32 +248,40 @@ INLINE int is_member(u64 namespace, u32 network)
 	return lookup(&members, &member) != 0;
 }
 
-INLINE int pick(const struct service *service, u64 namespace, struct backend *chosen)
+INLINE int is_seated(const struct service *service, u32 number, struct backend *chosen)
 {
-	struct client client = {.namespace = namespace, .slot = service->slot};
-	struct choice *before;
-
-	if (service->affinity) {
-		before = lookup(&choices, &client);
-		if (before && before->until > now()) {
-			*chosen = before->backend;
-			if (chosen->slot == service->slot && lookup(&live, chosen)) {
-				before->until = now() + service->affinity;
-				return 1;
-			}
-		}
-	}
-	struct seat seat = {.slot = service->slot, .number = at_random() % service->count};
+	struct seat seat = {.slot = service->slot, .number = number};
 	struct backend *backend = lookup(&backends, &seat);
 
 	if (!backend)
 		return 0;
 	*chosen = *backend;
 	barrier();
-	if (backend->slot != service->slot)
+	return backend->slot == service->slot;
+}
+
+INLINE int pick(const struct service *service, u64 namespace, struct backend *chosen)
+{
+	struct client client = {.namespace = namespace};
+	struct choice *before;
+
+	if (service->affinity) {
+		copy_address(client.service, service->place.address);
+		before = lookup(&choices, &client);
+		// All backends of one entry have the same port.
+		if (before && before->until > now() && is_seated(service, 0, chosen)) {
+			copy_address(chosen->address, before->address);
+			if (lookup(&live, chosen)) {
+				before->until = now() + service->affinity;
+				return 1;
+			}
+		}
+	}
+	if (!is_seated(service, at_random() % service->count, chosen))
 		return 0;
 	if (service->affinity) {
-		struct choice choice = {.backend = *chosen, .until = now() + service->affinity};
+		struct choice choice = {.until = now() + service->affinity};
+		copy_address(choice.address, chosen->address);
 		update(&choices, &client, &choice, 0);
 	}
 	return 1;
@@ -244,6 +293,24 @@ INLINE void remember(struct memory *memory, u32 number, const struct place *aske
 
 	pair->asked = *asked;
 	pair->backend = *chosen;
+}
+
+// For when the backend is gone.
+INLINE void note(struct bpf_sock_addr *context, u64 namespace, const struct place *asked, const struct backend *chosen)
+{
+	struct told told = {.namespace = namespace};
+	struct flow flow = {};
+	u32 yes = 1;
+
+	copy_address(told.address, chosen->address);
+	copy_address(flow.asked, asked->address);
+	copy_address(flow.backend, chosen->address);
+	if (!lookup(&connected, &told))
+		update(&connected, &told, &yes, 0);
+	if (asked->protocol == IPPROTO_UDP) {
+		u64 number = number_of(context);
+		update(&flows, &number, &flow, 0);
+	}
 }
 
 INLINE void forget_all(struct memory *memory)
@@ -266,8 +333,11 @@ INLINE int connecting(struct bpf_sock_addr *context, const struct place *asked, 
 		return 0;
 	if (!find(asked, &service) || !is_member(namespace, service.network)) {
 		memory = memory_of(&memories, context->socket, 0, 0);
-		if (memory)
+		if (memory) {
+			u64 number = number_of(context);
 			forget_all(memory);
+			forget(&flows, &number);
+		}
 		return 0;
 	}
 	memory = memory_of(&memories, context->socket, 0, CREATE);
@@ -277,6 +347,8 @@ INLINE int connecting(struct bpf_sock_addr *context, const struct place *asked, 
 	if (!pick(&service, namespace, chosen))
 		return 0;
 	remember(memory, 0, asked, chosen);
+	memory->next = 1;
+	note(context, namespace, asked, chosen);
 	return 1;
 }
 
@@ -489,6 +561,15 @@ SECTION("cgroup/getpeername4") int getpeername4(struct bpf_sock_addr *context)
 SECTION("cgroup/getpeername6") int getpeername6(struct bpf_sock_addr *context)
 {
 	return name6(context);
+}
+
+SECTION("cgroup/sock_release") int release(struct bpf_sock *context)
+{
+	if (context->protocol == IPPROTO_UDP) {
+		u64 number = number_of(context);
+		forget(&flows, &number);
+	}
+	return GO_ON;
 }
 
 char SECTION("license") licence[] = "Apache-2.0";

@@ -20,6 +20,8 @@ use channel::{Channel, Frame};
 pub mod addr;
 pub(crate) mod attr;
 pub(crate) mod channel;
+#[cfg(feature = "bpf")]
+pub(crate) mod diag;
 pub mod fdb;
 pub mod link;
 pub mod monitor;

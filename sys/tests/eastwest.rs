@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lab::{machine, run};
 use netd_sys::bpf::Transport;
-use netd_sys::bpf::eastwest::{Backend, EastWest, Entry, Service, Vip, cgroup_root};
+use netd_sys::bpf::eastwest::{Backend, EastWest, Entry, Gone, Service, Vip, cgroup_root};
 use netd_sys::netns::Netns;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -274,6 +274,14 @@ fn a_client_keeps_its_backend_as_long_as_it_is_there() {
         for place in places() {
             let first = scene.client.asks(place);
             assert_eq!(scene.shares(place, 20), [(first.clone(), 20)].into());
+            for port in [80, AS_ASKED] {
+                let to = SocketAddr::new(place.ip(), port);
+                assert_eq!(scene.client.asks(to), first, "at any port of the service");
+                let socket = scene.client.udp(unspecified(to.ip()));
+                socket.connect(to).expect("connected");
+                socket.send(b"who").expect("sent");
+                assert_eq!(said(&socket).0, first, "by any transport");
+            }
             let other = usize::from(first == "n11");
             scene.lead(&[other], Some(Duration::from_secs(600)));
             assert_eq!(scene.shares(place, 5), [(format!("n1{}", other + 1), 5)].into());
@@ -336,5 +344,61 @@ fn it_is_in_force_while_somebody_holds_it_and_can_be_taken_over() {
         assert_eq!(stream.peer_addr().expect("a peer"), to);
         drop(next);
         assert_eq!(client.asks(to), "relay", "nobody holds it any more");
+    });
+}
+
+/// The first error of a connected socket, after which it may be asked again.
+fn is_aborted(socket: &UdpSocket) -> bool {
+    let error = socket.take_error().expect("an answer");
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionAborted)
+}
+
+#[test]
+fn what_was_led_to_a_backend_that_is_gone_is_ended_and_nothing_else() {
+    machine(|| {
+        let scene = Scene::new();
+        let connections = scene.east_west.connections().expect("duplicates");
+        for place in places() {
+            let (backend, other) =
+                (scene.backends[0].address(place.ip()), scene.backends[1].address(place.ip()));
+            assert!(!connections.has(scene.stranger.cookie(), backend).expect("read"), "never been there");
+            for to in [Some(place), mapped(place)].into_iter().flatten() {
+                let connected = |to: SocketAddr| {
+                    let socket = scene.client.udp(unspecified(to.ip()));
+                    socket.connect(to).expect("connected");
+                    socket
+                };
+                scene.lead(&[1], None);
+                let (elsewhere, stream_elsewhere) = (connected(to), scene.client.connect(to));
+                scene.lead(&[0], None);
+                let (led, stream) = (connected(to), scene.client.connect(to));
+                let loose = scene.client.udp(unspecified(to.ip()));
+                loose.send_to(b"who", to).expect("sent");
+                assert_eq!(said(&loose).0, "n11");
+                let itself = connected(SocketAddr::new(backend, 8080));
+                let stream_itself = scene.client.connect(SocketAddr::new(backend, 8080));
+
+                assert!(connections.has(scene.client.cookie(), backend).expect("read"), "it has been there");
+                let gone = TRANSPORTS.map(|transport| Gone { transport, vip: place.ip(), backend });
+                let end = |gone: &[Gone]| connections.end(&scene.client.netns, gone).expect("ended");
+                assert_eq!((end(&gone[1..]), is_aborted(&led)), (1, true), "{to}");
+                assert_eq!((end(&gone), end(&gone)), (1, 0), "{to}");
+                let error = stream.take_error().expect("an answer").expect("an error");
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionAborted, "{to}");
+
+                led.connect(to).expect("it can be used again");
+                loose.send_to(b"who", to).expect("sent");
+                assert_eq!(said(&loose), ("n11".into(), to), "no partner, no end");
+                for socket in [&elsewhere, &itself, &led] {
+                    socket.send(b"who").expect("sent");
+                    said(socket);
+                }
+                for stream in [&stream_elsewhere, &stream_itself] {
+                    assert!(stream.take_error().expect("an answer").is_none(), "{to} of {other}");
+                }
+                assert_eq!(end(&[Gone { vip: other, ..gone[1] }]), 0, "led by another service");
+                assert_eq!(end(&gone[1..]), 1, "the one that was used again");
+            }
+        }
     });
 }

@@ -5,21 +5,27 @@
 //! It is a short cut and nothing else: what is not led here (a client of another namespace, a service without usable
 //! backends, a kernel without the programs) is served by the relay.
 
+mod closing;
 mod content;
+mod gone;
 mod members;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, LazyLock};
 
-use netd_proxy::table::{Change as Proxy, Listener, ListenerId, Service as Balanced, ServiceId};
+use netd_proxy::table::{
+    Backend as Proxied, Change as Proxy, Listener, ListenerId, Service as Balanced, ServiceId,
+};
 use netd_sys::KernelError;
 use netd_sys::bpf::eastwest::{EastWest as Programs, Vip, cgroup_root};
 
 use crate::error::Chain;
 use crate::model::{self, Id, Model, Service};
 use crate::tables::Change;
+use closing::Closer;
 use content::{Content, Step};
 use members::Namespaces;
 
@@ -40,6 +46,7 @@ pub(crate) struct EastWest {
     served: BTreeMap<Id, usize>,
     content: Content,
     namespaces: Namespaces,
+    closer: Option<Closer>,
 }
 
 /// A service as the data plane has it.
@@ -62,12 +69,69 @@ enum State {
 impl EastWest {
     /// Takes in what changes for the data plane and in the records; with `full`, these are all tables that there are.
     pub(crate) fn follow(&mut self, tables: &[Change], records: &[model::Change], model: &Model, full: bool) {
+        let before = self.backends(tables, model, full);
         let steps = self.steps(tables, records, model, full);
         self.carry_out(steps);
+        self.end_what_is_gone(before, model);
         // Otherwise they stay, with nothing to do: the data plane lets go of what it keeps with a full set alone.
         if full && self.wishing.is_empty() && self.is_in_force() {
             self.programs = State::Idle;
             (self.content, self.namespaces) = (Content::default(), Namespaces::default());
+            self.closer = None;
+        }
+    }
+
+    /// Who answers before these tables, for the services that they are about.
+    fn backends(&self, tables: &[Change], model: &Model, full: bool) -> BTreeMap<ServiceId, Vec<Proxied>> {
+        if !self.is_in_force() {
+            return BTreeMap::new();
+        }
+        let touched = tables.iter().filter_map(|change| match change {
+            Change::Proxy(Proxy::PutService(service)) => self.known.get(&service.id),
+            _ => None,
+        });
+        let mut before: BTreeMap<ServiceId, Vec<Proxied>> = touched
+            .filter_map(|known| known.balanced.as_ref())
+            .map(|service| (Arc::clone(&service.id), service.backends.clone()))
+            .collect();
+        if full {
+            // An earlier control plane has left no more than where it has led to.
+            let services = model.services.values().filter(|service| wishes(service));
+            let vips: BTreeMap<IpAddr, ServiceId> = services
+                .flat_map(|service| gone::vips(service).into_iter().map(|vip| (vip, id_of(service))))
+                .collect();
+            for (vip, backend) in self.content.backends() {
+                if let Some(service) = vips.get(&vip.address) {
+                    before.entry(Arc::clone(service)).or_default().push(gone::led_to(backend));
+                }
+            }
+        }
+        before
+    }
+
+    fn end_what_is_gone(&mut self, before: BTreeMap<ServiceId, Vec<Proxied>>, model: &Model) {
+        let State::InForce(programs) = &self.programs else { return };
+        for (id, before) in before {
+            let Some(after) = self.known.get(&id).and_then(|known| known.balanced.as_ref()) else { continue };
+            let Some(service) = id.strip_prefix(SERVICE).and_then(|id| model.services.get(id)) else {
+                continue;
+            };
+            let is_live = |mesh| model.nodes.values().any(|node| node.mesh == mesh);
+            let gone = gone::gone(service, &before, &after.backends, is_live);
+            if gone.is_empty() {
+                continue;
+            }
+            if self.closer.is_none() {
+                let started = programs.connections().and_then(Closer::start);
+                self.closer = started
+                    .inspect_err(|error| {
+                        tracing::warn!(error = %Chain(error), "connections to backends that are gone stay open");
+                    })
+                    .ok();
+            }
+            if let Some(closer) = &self.closer {
+                closer.end(gone, closing::clients(service, model));
+            }
         }
     }
 

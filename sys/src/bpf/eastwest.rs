@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use super::{Steered, Transport};
 use crate::error::{Doing as _, KernelError};
+use crate::netns::Netns;
 #[cfg(not(feature = "bpf"))]
 use without as loaded;
 
@@ -81,6 +82,14 @@ impl fmt::Display for Vip {
     }
 }
 
+/// A backend that a service has lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Gone {
+    pub transport: Transport,
+    pub vip: IpAddr,
+    pub backend: IpAddr,
+}
+
 /// Backends that all services together may have, each of its weight's shares counted.
 pub const SEATS: usize = 262_144;
 
@@ -120,6 +129,11 @@ impl EastWest {
         self.loaded.entries()
     }
 
+    /// What has been led to a backend, to be looked at on any thread.
+    pub fn connections(&self) -> Result<Connections, KernelError> {
+        Ok(Connections { loaded: self.loaded.connections()? })
+    }
+
     /// One that is there is replaced, for readers in one step.
     pub fn put(&self, entry: Entry) -> Result<(), KernelError> {
         self.loaded.put(entry)
@@ -128,6 +142,26 @@ impl EastWest {
     /// By what tells entries of its sort apart. One that is not there is no error.
     pub fn remove(&self, entry: Entry) -> Result<(), KernelError> {
         self.loaded.remove(entry)
+    }
+}
+
+/// Connections that have been led to a backend. Each socket carries what it was told, so that one whose program has connected
+/// to the backend itself is never taken for one of these.
+#[derive(Debug)]
+pub struct Connections {
+    loaded: loaded::Connections,
+}
+
+impl Connections {
+    /// Whether a namespace has been led to this backend. With very many such pairs the oldest are forgotten.
+    pub fn has(&self, namespace: u64, backend: IpAddr) -> Result<bool, KernelError> {
+        self.loaded.has(namespace, backend)
+    }
+
+    /// Ends what a namespace has with these backends, and says how many that were: the next call of a program on such a
+    /// socket fails with `ECONNABORTED`. Datagram sockets that are not connected are led elsewhere anyhow, and stay.
+    pub fn end(&self, netns: &Netns, gone: &[Gone]) -> Result<usize, KernelError> {
+        self.loaded.end(netns, gone)
     }
 }
 

@@ -168,7 +168,11 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 }
 
 fn family(protocol: isize) -> &'static str {
-    if protocol == netlink_sys::protocols::NETLINK_NETFILTER { "nftables" } else { "links and routes" }
+    match protocol {
+        netlink_sys::protocols::NETLINK_NETFILTER => "nftables",
+        netlink_sys::protocols::NETLINK_SOCK_DIAG => "sockets",
+        _ => "links and routes",
+    }
 }
 
 /// The kernel answers in microseconds to milliseconds; only its own deadlock takes longer than this.

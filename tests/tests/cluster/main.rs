@@ -10,3 +10,4 @@ mod pages;
 mod partitions;
 mod stage;
 mod store;
+mod straight;

@@ -94,6 +94,15 @@ impl Content {
         self.services.keys().copied()
     }
 
+    /// Where connections are led to.
+    pub(super) fn backends(&self) -> impl Iterator<Item = (Vip, Backend)> {
+        let seats = |(vip, led): (&Vip, &'_ Led)| {
+            let vip = *vip;
+            led.seats.clone().into_iter().map(move |backend| (vip, backend))
+        };
+        self.services.iter().flat_map(seats)
+    }
+
     /// Has connections to `vip` go where they are wanted, or leaves them to the relay.
     pub(super) fn lead(&mut self, vip: Vip, wanted: Option<Wanted>) -> Vec<Step> {
         match (self.services.remove(&vip), wanted.filter(|wanted| !wanted.seats.is_empty())) {

@@ -52,6 +52,26 @@ pub(super) struct BackendValue {
     zero: [u8; 6],
 }
 
+/// A namespace that has connected to a backend.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    namespace: u64,
+    address: [u8; 16],
+}
+
+/// Where a connected datagram socket has been led.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flow {
+    asked: [u8; 16],
+    backend: [u8; 16],
+}
+
+/// Of a socket's memory: two words, then pairs of a place that was asked for, a word, and the backend in its place.
+const MEMORY_HEAD: usize = 8;
+const PAIR: usize = size_of::<Place>() + 4 + size_of::<BackendValue>();
+
 // As large as there, without bytes between the fields that nobody writes.
 const _: () = assert!(size_of::<Member>() == 16 && size_of::<Place>() == 20 && size_of::<Seat>() == 16);
 const _: () = assert!(size_of::<ServiceValue>() == 48 && size_of::<BackendValue>() == 32);
@@ -81,6 +101,30 @@ impl Place {
             port: u16::from_be_bytes(self.port),
         }
     }
+}
+
+impl Told {
+    pub(super) fn new(namespace: u64, backend: IpAddr) -> Self {
+        Self { namespace, address: bytes(backend) }
+    }
+}
+
+impl Flow {
+    pub(super) fn new(vip: IpAddr, backend: IpAddr) -> Self {
+        Self { asked: bytes(vip), backend: bytes(backend) }
+    }
+}
+
+/// The addresses that a socket has asked for, each with that of the backend it was led to.
+pub(super) fn pairs(memory: &[u8]) -> Vec<(IpAddr, IpAddr)> {
+    let pair = |pair: &[u8]| {
+        let (asked, rest) = pair.split_first_chunk::<16>()?;
+        let is_v4 = i32::from(*rest.get(3)?) == libc::AF_INET;
+        let (slot, backend) = pair.get(size_of::<Place>() + 4..)?.split_first_chunk::<8>()?;
+        let is_told = *slot != [0; 8];
+        is_told.then_some((address(*asked, is_v4), address(*backend.first_chunk()?, is_v4)))
+    };
+    memory.get(MEMORY_HEAD..).unwrap_or_default().chunks_exact(PAIR).filter_map(pair).collect()
 }
 
 impl ServiceValue {
@@ -135,7 +179,20 @@ mod tests {
 
     use super::*;
 
+    /// One pair of a socket's memory.
+    fn memory(vip: Vip, slot: u64, backend: Backend) -> Vec<u8> {
+        let Place { address, port, protocol, family } = vip.into();
+        let BackendValue { slot, address: at, port: target, .. } = BackendValue::new(slot, backend);
+        let asked = [&address[..], &port, &[protocol, family, 0, 0, 0, 0]].concat();
+        [&asked[..], &slot.to_ne_bytes(), &at, &target, &[0; 6]].concat()
+    }
+
     proptest! {
+        #[test]
+        fn what_a_socket_remembers_may_be_anything(memory: Vec<u8>) {
+            pairs(&memory);
+        }
+
         #[test]
         fn what_is_written_is_what_is_read(v4: [u8; 4], v6 in 1_u128.., port: u16, tcp: bool, is_v4: bool, seconds: u16) {
             let transport = if tcp { Transport::Tcp } else { Transport::Udp };
@@ -147,6 +204,9 @@ mod tests {
             prop_assert_eq!(ServiceValue::new(vip, service).service(), service);
             let backend = Backend { address, port };
             prop_assert_eq!(BackendValue::new(7, backend).backend(), backend);
+            let pairs = [memory(vip, 7, backend), memory(vip, 0, backend), memory(vip, 1 << 40, backend)];
+            let told = (vip.address, backend.address);
+            prop_assert_eq!(super::pairs(&[vec![0; MEMORY_HEAD], pairs.concat()].concat()), [told, told]);
         }
     }
 }

@@ -2,13 +2,17 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use super::layout::{BackendValue, Member, Place, Seat, ServiceValue};
-use super::{Entry, Vip};
+use super::layout::{self, BackendValue, Flow, Member, Place, Seat, ServiceValue, Told};
+use super::{Entry, Gone, Vip};
+use crate::bpf::Transport;
 use crate::bpf::call::{self, Kind};
 use crate::bpf::object::{Aligned, Object};
 use crate::error::{Doing as _, KernelError};
+use crate::netlink::diag::{Connected, SockDiag};
+use crate::netns::Netns;
 
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/eastwest.bpf.o")));
 
@@ -18,7 +22,8 @@ const fn on_cgroup(attach: u32) -> Kind {
 
 /// Those that give names back come first: while they are attached one after the other, no socket is led anywhere that
 /// could not be told its partner's name.
-const PROGRAMS: [(&str, Kind); 8] = [
+const PROGRAMS: [(&str, Kind); 9] = [
+    ("release", Kind { program: 9, attach: 34 }),
     ("getpeername4", on_cgroup(29)),
     ("getpeername6", on_cgroup(30)),
     ("recvmsg4", on_cgroup(19)),
@@ -29,13 +34,16 @@ const PROGRAMS: [(&str, Kind); 8] = [
     ("sendmsg6", on_cgroup(15)),
 ];
 
-const MAPS: [&str; 4] = ["members", "services", "backends", "live"];
+const MAPS: [&str; 7] = ["members", "services", "backends", "live", "connected", "flows", "memories"];
 const MEMBERS: usize = 0;
 const SERVICES: usize = 1;
 const BACKENDS: usize = 2;
 const LIVE: usize = 3;
+const CONNECTED: usize = 4;
+const FLOWS: usize = 5;
+const MEMORIES: usize = 6;
 
-/// The programs hold the other maps.
+/// The programs hold the other map, which is theirs alone.
 #[derive(Debug)]
 pub(super) struct Loaded {
     maps: Vec<OwnedFd>,
@@ -127,6 +135,12 @@ impl Loaded {
         Ok(entries)
     }
 
+    pub(super) fn connections(&self) -> Result<Connections, KernelError> {
+        let duplicate = |map: usize| self.maps[map].try_clone().doing("duplicate the BPF map", MAPS[map]);
+        let (flows, memories) = (duplicate(FLOWS)?, duplicate(MEMORIES)?);
+        Ok(Connections { namespaces: duplicate(CONNECTED)?, flows, memories })
+    }
+
     fn keys<K: Copy + Default>(&self, map: usize) -> Result<Vec<K>, KernelError> {
         let mut keys: Vec<K> = Vec::new();
         while let Some(key) =
@@ -143,6 +157,57 @@ impl Loaded {
 
     fn map(&self, map: usize) -> BorrowedFd<'_> {
         self.maps[map].as_fd()
+    }
+}
+
+/// What sockets have been told, from any thread.
+#[derive(Debug)]
+pub(super) struct Connections {
+    namespaces: OwnedFd,
+    flows: OwnedFd,
+    memories: OwnedFd,
+}
+
+impl Connections {
+    pub(super) fn has(&self, namespace: u64, backend: IpAddr) -> Result<bool, KernelError> {
+        match call::get::<_, u32>(self.namespaces.as_fd(), &Told::new(namespace, backend)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).doing("read the BPF map", MAPS[CONNECTED]),
+        }
+    }
+
+    pub(super) fn end(&self, netns: &Netns, gone: &[Gone]) -> Result<usize, KernelError> {
+        let mut diag = SockDiag::open_in(netns)?;
+        let mut ended = 0;
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let gone: Vec<&Gone> = gone.iter().filter(|gone| gone.transport == transport).collect();
+            if gone.is_empty() {
+                continue;
+            }
+            for socket in diag.connected(transport, self.memories.as_fd())? {
+                let is_with = |gone: &&&Gone| gone.backend == socket.partner;
+                for gone in gone.iter().filter(is_with) {
+                    if self.is_led(&socket, gone)? && diag.destroy(&socket)? {
+                        ended += 1;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(ended)
+    }
+
+    /// And not connected to the backend by its own address.
+    fn is_led(&self, socket: &Connected, gone: &Gone) -> Result<bool, KernelError> {
+        match gone.transport {
+            Transport::Tcp => Ok(layout::pairs(&socket.stored).contains(&(gone.vip, gone.backend))),
+            Transport::Udp => match call::get::<_, Flow>(self.flows.as_fd(), &socket.number) {
+                Ok(flow) => Ok(flow == Flow::new(gone.vip, gone.backend)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error).doing("read the BPF map", MAPS[FLOWS]),
+            },
+        }
     }
 }
 

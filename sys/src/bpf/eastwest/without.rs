@@ -2,10 +2,12 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use super::Entry;
+use super::{Entry, Gone};
 use crate::error::KernelError;
+use crate::netns::Netns;
 
 /// There are none.
 #[derive(Debug)]
@@ -35,7 +37,27 @@ impl Loaded {
         match self.never {}
     }
 
+    pub(super) fn connections(&self) -> Result<Connections, KernelError> {
+        match self.never {}
+    }
+
     pub(super) fn entries(&self) -> Result<Vec<Entry>, KernelError> {
+        match self.never {}
+    }
+}
+
+/// There are none.
+#[derive(Debug)]
+pub(super) struct Connections {
+    never: Infallible,
+}
+
+impl Connections {
+    pub(super) fn has(&self, _namespace: u64, _backend: IpAddr) -> Result<bool, KernelError> {
+        match self.never {}
+    }
+
+    pub(super) fn end(&self, _netns: &Netns, _gone: &[Gone]) -> Result<usize, KernelError> {
         match self.never {}
     }
 }
