@@ -16,6 +16,8 @@ pub(crate) const KERNEL_MESH: Name = "nft DNAT + VXLAN";
 pub(crate) const NETD_PROXY_V1: Name = "netd, PROXY v1";
 pub(crate) const NETD_PROXY_V2: Name = "netd, PROXY v2";
 pub(crate) const NETD_ONE_NODE: Name = "netd, one node";
+/// netd, connecting to the container under its own address.
+pub(crate) const NETD_NOT_KEPT: Name = "netd, not kept";
 /// netd, the kernel connecting to the backend at once.
 pub(crate) const NETD_STRAIGHT: Name = "netd, connect";
 /// netd's network with a way out of the host, where the other has none.
@@ -164,7 +166,10 @@ pub(crate) const FIGURES: &[Figure] = &[
     against("V1", "vip-connections", "container to VIP, new connection per request, 64", "1/s", DIRECT, &[LeastOf(DIRECT, 1.0)]),
     against("V1", "vip-udp", "container to VIP, UDP, 64 flows x 1 outstanding", "1/s", DIRECT, &[]),
     plain("S12", "services-add", "10,000 services: one more", "ms", &[Most(100.0)]),
-    plain("S12", "services-add-growth", "10,000 services: one more, against one more of ten", "x", &[]),
+    plain("S12", "services-add-growth", "10,000 services: one more, against one more of ten", "x", &[Most(1.5)]),
+    plain("S12", "services-all", "10,000 services: until all are served", "s", &[]),
+    plain("S12", "services-memory", "10,000 services: memory of both processes more", "MB", &[]),
+    plain("S12", "services-lookup-growth", "10,000 services: asking for a name, against ten", "x", &[Most(1.5)]),
     plain("S12", "services-connect-growth", "10,000 services: opening a connection, against ten", "x", &[Most(1.5)]),
     against("O1", "overlay-1", "two nodes, overlay, bulk, 1 stream", "Gbit/s", PLAIN_VXLAN, &[LeastOf(PLAIN_VXLAN, 1.0)]),
     against("O1", "overlay-8", "two nodes, overlay, bulk, 8 streams", "Gbit/s", PLAIN_VXLAN, &[LeastOf(PLAIN_VXLAN, 1.0)]),

@@ -10,7 +10,7 @@ use netd_tests::{Host, Lab, Place};
 
 use crate::programs::{BULK, ECHO, HTTP};
 use crate::rival::program;
-use crate::scenario::pair::Pair;
+use crate::scenario::pair::{Pair, Ports};
 use crate::site;
 
 /// A node, its bridge, its VXLAN device, and its one container.
@@ -26,7 +26,7 @@ pub(crate) fn pair(lab: &Lab) -> Result<Pair> {
     one.knows(&two)?;
     two.knows(&one)?;
     let (client, server, address) = (one.container.place, two.container.place, two.address.into());
-    Ok(Pair { name: crate::figures::PLAIN_VXLAN, client, server, address, http: HTTP })
+    Ok(Pair { name: crate::figures::PLAIN_VXLAN, client, server, address, ports: Ports::OWN })
 }
 
 /// The first node's ports lead to the second node's container; the client sees the node alone.
@@ -66,7 +66,7 @@ pub(crate) fn mesh(lab: &Lab, client: &Place) -> Result<Pair> {
         client: client.clone(),
         server: two.container.place,
         address,
-        http: HTTP,
+        ports: Ports::OWN,
     })
 }
 

@@ -8,10 +8,10 @@ use netd_tests::{Host, Lab};
 
 use crate::figures::{NETD, NETD_WAY_OUT, PLAIN_BRIDGE};
 use crate::measure::{Name, Results};
-use crate::programs::{HTTP, Programs};
+use crate::programs::Programs;
 use crate::rival::netd;
 use crate::scenario::Plan;
-use crate::scenario::pair::{Pair, Test};
+use crate::scenario::pair::{Pair, Ports, Test};
 use crate::site::{self, Node};
 
 const TESTS: &[(&str, Test)] = &[
@@ -30,7 +30,7 @@ pub(crate) fn run(lab: &Lab, plan: &Plan, results: &mut Results) -> Result<()> {
         let (near, far) = (format!("{network}-a"), format!("{network}-b"));
         let place = daemon.create(&near, &format!("--network {network}"))?;
         let server = daemon.create(&far, &format!("--network {network}"))?;
-        Ok(Pair { name, client: place, server, address: daemon.address(&far, network)?, http: HTTP })
+        Ok(Pair { name, client: place, server, address: daemon.address(&far, network)?, ports: Ports::OWN })
     };
     let all = [pair(NETD, "inside")?, plain(lab)?, pair(NETD_WAY_OUT, "lan")?];
     let pairs: Vec<Pair> = all.into_iter().filter(|pair| plan.wants(pair.name)).collect();
@@ -61,5 +61,5 @@ fn plain(lab: &Lab) -> Result<Pair> {
         Ok(host)
     };
     let (client, server) = (join(1)?.place, join(2)?.place);
-    Ok(Pair { name: PLAIN_BRIDGE, client, server, address: address(2).into(), http: HTTP })
+    Ok(Pair { name: PLAIN_BRIDGE, client, server, address: address(2).into(), ports: Ports::OWN })
 }

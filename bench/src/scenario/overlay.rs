@@ -8,10 +8,10 @@ use netd_tests::{Cluster, Lab, Setup, eventually};
 
 use crate::figures::NETD;
 use crate::measure::Results;
-use crate::programs::{HTTP, Programs};
+use crate::programs::Programs;
 use crate::rival::{netd, plain_vxlan};
 use crate::scenario::Plan;
-use crate::scenario::pair::{Pair, Test};
+use crate::scenario::pair::{Pair, Ports, Test};
 
 const TESTS: &[(&str, Test)] = &[
     ("overlay, bulk, 1 stream", Test::Bulk("", "overlay-1")),
@@ -43,5 +43,5 @@ fn ours(cluster: &Cluster) -> Result<Pair> {
     eventually(Duration::from_secs(10), "node2 knows the network", || two.inspect("network", "app"))?;
     let (client, server) = (one.create("near", "--network app")?, two.create("far", "--network app")?);
     let address = two.address("far", "app")?;
-    Ok(Pair { name: NETD, client, server, address, http: HTTP })
+    Ok(Pair { name: NETD, client, server, address, ports: Ports::OWN })
 }

@@ -18,8 +18,21 @@ pub(crate) struct Pair {
     pub(crate) server: Place,
     /// What the client asks: the server's own address, or one that leads to it.
     pub(crate) address: IpAddr,
-    /// Where nginx answers.
+    pub(crate) ports: Ports,
+}
+
+/// Where the client finds the programs.
+#[derive(Clone, Copy)]
+pub(crate) struct Ports {
+    /// nginx.
     pub(crate) http: u16,
+    /// iperf3 and the echo: none where only nginx is understood.
+    pub(crate) others: Option<(u16, u16)>,
+}
+
+impl Ports {
+    /// Their own.
+    pub(crate) const OWN: Self = Self { http: HTTP, others: Some((BULK, ECHO)) };
 }
 
 #[derive(Clone, Copy)]
@@ -42,19 +55,20 @@ impl Pair {
 
     pub(crate) fn measure(&self, test: Test, seconds: u64) -> Result<Vec<(FigureId, f64)>> {
         let at = |port| SocketAddr::new(self.address, port);
-        let requests = |close| wrk::run(&self.client, at(self.http), seconds, 64, close);
-        // Only nginx understands a PROXY header.
-        if self.http != HTTP && !matches!(test, Test::Requests(_) | Test::Connections(_)) {
-            return Ok(Vec::new());
-        }
+        let requests = |close| wrk::run(&self.client, at(self.ports.http), seconds, 64, close);
+        let (bulk, echo) = match (self.ports.others, test) {
+            (Some(others), _) => others,
+            (None, Test::Requests(_) | Test::Connections(_)) => (0, 0),
+            (None, Test::Bulk(..) | Test::Datagrams(_)) => return Ok(Vec::new()),
+        };
         let run = || -> Result<(FigureId, f64)> {
             Ok(match test {
-                Test::Bulk(flags, id) => (id, iperf::run(&self.client, at(BULK), seconds, flags)?.gigabits),
+                Test::Bulk(flags, id) => (id, iperf::run(&self.client, at(bulk), seconds, flags)?.gigabits),
                 Test::Requests(id) => (id, requests(false)?.rate),
                 Test::Connections(id) => (id, requests(true)?.rate),
                 Test::Datagrams(id) => {
                     let time = Duration::from_secs(seconds);
-                    let exchange = Exchange { to: at(ECHO), flows: 64, outstanding: 1, payload: 64, time };
+                    let exchange = Exchange { to: at(echo), flows: 64, outstanding: 1, payload: 64, time };
                     let done = self.client.enter(|| exchange.run())??;
                     ensure!(done.answered > 0, "no answer at all");
                     (id, done.rate())

@@ -1,10 +1,11 @@
 //! A service of one host, asked by a neighbour of its backend: through the proxy, straight by the kernel (`--east-west
 //! connect`), and beside both the backend's own address. Then what a service costs when there are ten thousand.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use netd_tests::query::Resolver;
 use netd_tests::{Daemon, Lab, Place, Setup, backend, eventually};
 use serde_json::json;
 
@@ -13,7 +14,8 @@ use crate::load::api::Connection;
 use crate::measure::{Name, Results, Summary};
 use crate::programs::{HTTP, Programs};
 use crate::scenario::Plan;
-use crate::scenario::pair::{Pair, Test};
+use crate::scenario::pair::{Pair, Ports, Test};
+use crate::task::Usage;
 
 const TESTS: &[(&str, Test)] = &[
     ("VIP, bulk, 1 stream", Test::Bulk("", "vip-bulk")),
@@ -32,7 +34,7 @@ pub(crate) fn run(lab: &Lab, plan: &Plan, results: &mut Results) -> Result<()> {
     let client = netd.create("client", "--network app")?;
     let pair = |name: Name, server: &Place, address: IpAddr| {
         let (client, server) = (client.clone(), server.clone());
-        Pair { name, client, server, address, http: HTTP }
+        Pair { name, client, server, address, ports: Ports::OWN }
     };
     let vip = |service: &str| backend::vip(&netd, service);
     let all = [
@@ -48,50 +50,99 @@ pub(crate) fn run(lab: &Lab, plan: &Plan, results: &mut Results) -> Result<()> {
     let pairs: Vec<Pair> = all.into_iter().filter(|pair| plan.wants(pair.name)).collect();
     plan.interleave(results, &pairs, TESTS, |pair| pair.name, Pair::measure);
     if plan.wants(NETD) {
-        many(&netd, &client, vip("relay")?, plan, results)?;
+        let places = [vip("relay")?, netd.address("server", "app")?];
+        many(&netd, &client, places, plan, results)?;
     }
     drop(programs);
     netd.netd("down --purge").map(drop)
 }
 
-/// What it takes to add a service, and to open a connection to one, beside ten others and beside ten thousand.
-fn many(netd: &Daemon, client: &Place, vip: IpAddr, plan: &Plan, results: &mut Results) -> Result<()> {
-    let mut api = Connection::open(&netd.socket())?;
-    let mut made = 0;
-    let mut grow = |to: usize| -> Result<Vec<Duration>> {
-        let mut times = Vec::new();
-        while made < to {
-            let network = made / A_NETWORK;
-            if made % A_NETWORK == 0 {
-                api.call("POST", "/v1/networks", &json!({ "Name": format!("many{network}") }).to_string())?;
-            }
-            let body = json!({ "Name": format!("service{made}"), "Network": format!("many{network}") });
-            times.push(api.call("POST", "/v1/services", &body.to_string())?);
-            made += 1;
-        }
-        Ok(times)
-    };
-    let opened = || -> Result<f64> {
-        let to = SocketAddr::new(vip, HTTP);
-        let times = client.enter(|| {
-            let one = |_| {
-                let started = Instant::now();
-                std::net::TcpStream::connect(to).map(|_| started.elapsed())
-            };
-            (0..200).map(one).collect::<Result<Vec<_>, _>>()
-        })?;
-        median(times.context("connect to the VIP")?)
-    };
-    let few = (median(grow(10)?)?, opened()?);
+/// What it takes to add a service, to ask for its name and to open a connection to it, beside ten others and beside ten
+/// thousand. Each is served: it has one backend, which is the same program for all.
+fn many(
+    netd: &Daemon,
+    client: &Place,
+    [vip, server]: [IpAddr; 2],
+    plan: &Plan,
+    results: &mut Results,
+) -> Result<()> {
+    let mut crowd = Crowd { api: Connection::open(&netd.socket())?, server, made: 0 };
+    let processes = [netd.pid()?, netd.dataplane()?];
+    let few = (crowd.grow(10)?, lookup(client)?, connect(client, vip)?);
+    let before = Usage::of(&processes)?.megabytes();
     let all = if plan.seconds > 1 { 10_000 } else { 500 };
-    let last = grow(all)?.split_off(all - 60);
-    let lot = (median(last)?, opened()?);
-    results.record("services-add", NETD, 1, lot.0);
-    results.record("services-add-growth", NETD, 1, lot.0 / few.0);
-    results.record("services-connect-growth", NETD, 1, lot.1 / few.1);
-    eventually(Duration::from_secs(5), "the first is still served", || Ok(client.connect((vip, HTTP))?))?;
+    let started = Instant::now();
+    let mut last = crowd.grow(all)?;
+    eventually(Duration::from_secs(30), "the last is served", || {
+        let name = format!("service{}", all - 1);
+        Ok(netd.place.connect((backend::vip::<Ipv4Addr>(netd, &name)?, HTTP))?)
+    })?;
+    let took = started.elapsed();
+    last.drain(..last.len().saturating_sub(A_NETWORK));
+    let lot = (last, lookup(client)?, connect(client, vip)?);
+    let (first, last) = (median(few.0)?, median(lot.0)?);
+    for (figure, value) in [
+        ("services-add", last),
+        ("services-add-growth", last / first),
+        ("services-all", took.as_secs_f64()),
+        ("services-memory", Usage::of(&processes)?.megabytes() - before),
+        ("services-lookup-growth", median(lot.1)? / median(few.1)?),
+        ("services-connect-growth", median(lot.2)? / median(few.2)?),
+    ] {
+        results.record(figure, NETD, 1, value);
+    }
+    eprintln!(
+        "  {all} services  {NETD}: one more {last:.2} ms (of ten {first:.2}), all in {:.1} s",
+        took.as_secs_f64()
+    );
     ensure!(netd.netd("service ls -q")?.stdout.lines().count() == all + 2, "all are there");
     Ok(())
+}
+
+struct Crowd {
+    api: Connection,
+    server: IpAddr,
+    made: usize,
+}
+
+impl Crowd {
+    /// So many in all; how long each took.
+    fn grow(&mut self, to: usize) -> Result<Vec<Duration>> {
+        let mut times = Vec::new();
+        while self.made < to {
+            let number = self.made;
+            let network = format!("many{}", number / A_NETWORK);
+            if number.is_multiple_of(A_NETWORK) {
+                self.api.call("POST", "/v1/networks", &json!({ "Name": network }).to_string())?;
+            }
+            let backend = SocketAddr::new(self.server, HTTP).to_string();
+            let body =
+                json!({ "Name": format!("service{number}"), "Network": network, "Backends": [backend] });
+            times.push(self.api.call("POST", "/v1/services", &body.to_string())?);
+            self.made += 1;
+        }
+        Ok(times)
+    }
+}
+
+fn connect(client: &Place, vip: IpAddr) -> Result<Vec<Duration>> {
+    let to = SocketAddr::new(vip, HTTP);
+    let one = |_| {
+        let started = Instant::now();
+        std::net::TcpStream::connect(to).map(|_| started.elapsed())
+    };
+    let times = client.enter(|| (0..SAMPLES).map(one).collect::<Result<Vec<_>, _>>())?;
+    times.context("connect to the VIP")
+}
+
+fn lookup(client: &Place) -> Result<Vec<Duration>> {
+    let resolver = Resolver::new(client)?;
+    let one = |_| {
+        let started = Instant::now();
+        ensure!(resolver.addresses("relay")?.len() == 1, "its address");
+        Ok(started.elapsed())
+    };
+    (0..SAMPLES).map(one).collect()
 }
 
 /// In milliseconds.
@@ -99,6 +150,9 @@ fn median(times: Vec<Duration>) -> Result<f64> {
     let times = times.into_iter().map(|time| time.as_secs_f64() * 1e3);
     Summary::of(times).map(|summary| summary.median).context("no times")
 }
+
+/// Questions, and connections, that one figure is the median of.
+const SAMPLES: usize = 200;
 
 /// Services on one network: what its band of addresses holds.
 const A_NETWORK: usize = 60;
