@@ -7,9 +7,8 @@
 //! are kept apart (`icc=false`) by their bridge ports, not here: their packets are not forwarded but bridged.
 
 mod guard;
+mod services;
 mod underlay;
-
-use std::net::IpAddr;
 
 use netd_sys::nft::{
     Base, Chain, ChainKind, Element, End, Family, Field, Hook, MaxSegment, Part, Rule, Set, Table, Type,
@@ -18,6 +17,8 @@ use netd_sys::nft::{
 
 use crate::model::{Driver, Model, Network};
 pub(crate) use guard::{Elements, GUARD, render as guard};
+use services::{VIPS, VIPS_AT_HOME, VIPS_OPEN};
+pub(crate) use services::{Vip, change as vip_change, vip_set, vips_here};
 pub(crate) use underlay::Ends;
 
 pub(crate) const TABLE: &str = "netd";
@@ -33,11 +34,6 @@ const ISOLATED: &str = "isolated";
 /// Subnets that leave the host under its own address.
 const MASQUERADE_V4: &str = "masquerade4";
 const MASQUERADE_V6: &str = "masquerade6";
-
-/// Addresses of services: all; with the bridge they are on; those that are for every network of ours.
-const VIPS: [&str; 2] = ["vip4", "vip6"];
-const VIPS_AT_HOME: [&str; 2] = ["vip4_home", "vip6_home"];
-const VIPS_OPEN: [&str; 2] = ["vip4_open", "vip6_open"];
 
 /// Bridges whose packets may leave by a tunnel, smaller than others.
 const CLAMPED: &str = "clamped";
@@ -76,19 +72,6 @@ fn sets(model: &Model) -> Vec<Set> {
         let networks = model.networks.values().filter(move |network| wanted(network));
         networks.map(|network| vec![name(network)]).collect::<Vec<_>>()
     };
-    let services = [(true, Type::Ip4), (false, Type::Ip6)].into_iter().flat_map(|(v4, kind)| {
-        let at = usize::from(!v4);
-        let family = vips_here(model).filter(move |(_, vip)| vip.is_ipv4() == v4);
-        let all: Vec<(&Network, Value)> =
-            family.map(|(network, vip)| (network, Value::Address(vip))).collect();
-        let open = all.iter().filter(|(network, _)| !network.options.isolate);
-        let home = all.iter().map(|(network, vip)| vec![name(network), vip.clone()]);
-        [
-            set(VIPS[at], &[kind], all.iter().map(|(_, vip)| vec![vip.clone()]).collect()),
-            set(VIPS_AT_HOME[at], &[Type::Name, kind], home.collect()),
-            set(VIPS_OPEN[at], &[kind], open.map(|(_, vip)| vec![vip.clone()]).collect()),
-        ]
-    });
     let same = model.networks.values().map(|network| vec![name(network), name(network)]).collect();
     let mut sets = vec![
         set(BRIDGES, &[Type::Name], bridges(|_| true)),
@@ -98,22 +81,8 @@ fn sets(model: &Model) -> Vec<Set> {
         Set { intervals: true, ..set(MASQUERADE_V4, &[Type::Ip4], masqueraded(model, true)) },
         Set { intervals: true, ..set(MASQUERADE_V6, &[Type::Ip6], masqueraded(model, false)) },
     ];
-    sets.extend(services);
+    sets.extend(services::sets(model));
     sets
-}
-
-/// The addresses of services that the host answers at, and their networks.
-pub(crate) fn vips_here(model: &Model) -> impl Iterator<Item = (&Network, IpAddr)> {
-    let here = model.services.values().filter(|service| model.is_here(&service.network));
-    here.flat_map(|service| {
-        let network = model.networks.get(&service.network);
-        service.vips().filter_map(move |vip| Some((&**network?, vip)))
-    })
-}
-
-/// The set of all addresses of services of a family.
-pub(crate) fn vip_set(v4: bool) -> &'static str {
-    VIPS[usize::from(!v4)]
 }
 
 fn masqueraded(model: &Model, v4: bool) -> Vec<Vec<Value>> {

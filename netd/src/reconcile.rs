@@ -35,6 +35,7 @@ use crate::{firewall, hosts, resolvconf, resolver, steer};
 use guard::{Beyond, Tally};
 pub(crate) use host::HostResolver;
 use sockets::Held;
+use steered::Vips;
 
 pub(crate) struct Reconcile {
     projection: Projection,
@@ -95,9 +96,9 @@ impl Reconcile {
         let mut steps = self.projection.apply(changes);
         steps.extend(self.follow_mesh(model, changes));
         let was_open = self.steering.is_open();
-        let vips = changes.iter().any(|change| steered::concerns_vips(change, model));
-        if vips {
-            self.follow_vips(model);
+        let vips = Vips::of(changes, model);
+        if vips.change() {
+            self.follow_vips(&vips, model);
         }
         // Before the first data plane is there, nobody knows which sockets one that runs already holds.
         if self.session.is_some() {
@@ -112,8 +113,10 @@ impl Reconcile {
         if let Some(session) = &self.session {
             send(session, Batch { revision, full: false, changes: steps, sockets });
         }
-        if vips || (self.steering.is_open() && !was_open) {
+        if self.steering.is_open() && !was_open {
             self.write_firewall(model);
+        } else {
+            self.write_vips(&vips, model);
         }
         self.lead(&moves, model);
         self.close_resolvers(&dropped, changes);

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use netd_api::ApiError;
 use netd_proxy::table::{Change as Proxy, Listener, Protocol as Carried};
+use netd_sys::nft::SetChange;
 
 use super::{Reconcile, sockets};
 use crate::dataplane::SocketUse;
 use crate::error::{Chain, Result};
-use crate::firewall;
-use crate::model::{self, Driver, Id, Model, Protocol, PublishBy, Service};
+use crate::firewall::{self, Vip};
+use crate::model::{self, Driver, Id, Model, Protocol, PublishBy};
 use crate::steer::{Moves, Steering, Taken};
 use crate::tables::Change;
 
@@ -27,9 +27,18 @@ impl Reconcile {
     }
 
     /// Has the addresses of services be theirs alone.
-    pub(super) fn follow_vips(&mut self, model: &Model) {
-        let vips = firewall::vips_here(model).map(|(_, vip)| vip).collect();
-        if let Err(error) = self.steering.keep_for_services(vips) {
+    pub(super) fn follow_vips(&mut self, vips: &Vips, model: &Model) {
+        let kept = match vips {
+            Vips::Same => Ok(()),
+            Vips::Few { gone, new } => {
+                let addresses = |vips: &BTreeSet<Vip>| vips.iter().map(|vip| vip.address).collect();
+                self.steering.change_vips(&addresses(gone), &addresses(new))
+            }
+            Vips::All => {
+                self.steering.keep_for_services(&firewall::vips_here(model).map(|vip| vip.address).collect())
+            }
+        };
+        if let Err(error) = kept {
             tracing::error!(error = %Chain(&error), "cannot keep the addresses of services from the host's programs");
         }
         // Before there is a data plane, nobody knows which sockets one that runs already holds.
@@ -39,6 +48,24 @@ impl Reconcile {
             && let Err(error) = self.open_steering()
         {
             tracing::error!(%error, "cannot lead clients to services");
+        }
+    }
+
+    /// The rules for the addresses of services: a few elements, or the whole table.
+    pub(super) fn write_vips(&mut self, vips: &Vips, model: &Model) {
+        match vips {
+            Vips::Same => {}
+            Vips::All => self.write_firewall(model),
+            Vips::Few { gone, new } => {
+                let sets = firewall::vip_change(gone, new);
+                let changes: Vec<SetChange<'_>> =
+                    sets.iter().map(|(set, (remove, add))| SetChange { set, add, remove }).collect();
+                // Somebody may have flushed it, or nobody written it yet.
+                if let Err(error) = self.nft.change(firewall::TABLE, &changes) {
+                    tracing::debug!(error = %Chain(&error), "writing the firewall table anew");
+                    self.write_firewall(model);
+                }
+            }
         }
     }
 
@@ -139,31 +166,58 @@ fn publishes_steered(model: &Model) -> bool {
     publishes.any(|publish| publish.by == PublishBy::Steer)
 }
 
-/// Whether a service has come or gone, on this node, with another address.
-pub(super) fn concerns_vips(change: &model::Change, model: &Model) -> bool {
-    let has_services = |network: &Id| !model.vips_on(network).is_empty();
-    match change {
-        model::Change::Service { before, after } => {
-            let of = |service: &Option<Arc<Service>>| {
-                service
-                    .as_ref()
-                    .map(|service| (Arc::clone(&service.network), service.vips().collect::<Vec<_>>()))
-            };
-            of(before) != of(after)
+/// How the addresses of services that this node answers at change.
+#[derive(Debug)]
+pub(super) enum Vips {
+    Same,
+    /// By services that come and go.
+    Few {
+        gone: BTreeSet<Vip>,
+        new: BTreeSet<Vip>,
+    },
+    /// By networks, and who is on them.
+    All,
+}
+
+impl Vips {
+    pub(super) fn of(changes: &[model::Change], model: &Model) -> Self {
+        let has_services = |network: &Id| !model.vips_on(network).is_empty();
+        let (mut gone, mut new) = (BTreeSet::new(), BTreeSet::new());
+        let mut networks_change = false;
+        for change in changes {
+            match change {
+                model::Change::Service { before, after } => {
+                    gone.extend(before.iter().flat_map(|service| Vip::of(service, model)));
+                    new.extend(after.iter().flat_map(|service| Vip::of(service, model)));
+                    let networks = before.iter().chain(after).map(|service| &service.network);
+                    // It has gone with its services.
+                    networks_change |=
+                        networks.into_iter().any(|network| !model.networks.contains_key(network));
+                }
+                model::Change::Network { before, after } => {
+                    networks_change |= before.iter().chain(after).any(|network| has_services(&network.id));
+                }
+                // An overlay network comes with its first sandbox and goes with its last.
+                model::Change::Sandbox { before, after } => {
+                    let endpoints = before.iter().chain(after).flat_map(|sandbox| &sandbox.endpoints);
+                    networks_change |= endpoints.into_iter().any(|endpoint| {
+                        let network = model.networks.get(&endpoint.network);
+                        network.is_some_and(|network| matches!(network.driver, Driver::Overlay { .. }))
+                            && has_services(&endpoint.network)
+                    });
+                }
+                model::Change::Node { .. } | model::Change::Member { .. } | model::Change::Peer { .. } => {}
+            }
         }
-        model::Change::Network { before, after } => {
-            before.iter().chain(after).any(|network| has_services(&network.id))
+        match (networks_change, gone == new) {
+            (true, _) => Self::All,
+            (false, true) => Self::Same,
+            (false, false) => Self::Few { gone, new },
         }
-        // An overlay network comes with its first sandbox and goes with its last.
-        model::Change::Sandbox { before, after } => {
-            let endpoints = before.iter().chain(after).flat_map(|sandbox| &sandbox.endpoints);
-            endpoints.into_iter().any(|endpoint| {
-                let network = model.networks.get(&endpoint.network);
-                network.is_some_and(|network| matches!(network.driver, Driver::Overlay { .. }))
-                    && has_services(&endpoint.network)
-            })
-        }
-        model::Change::Node { .. } | model::Change::Member { .. } | model::Change::Peer { .. } => false,
+    }
+
+    pub(super) fn change(&self) -> bool {
+        !matches!(self, Self::Same)
     }
 }
 

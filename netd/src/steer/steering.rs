@@ -137,14 +137,32 @@ impl Steering {
     }
 
     /// At these addresses nobody answers but listeners that are led there: no program of the host, no published port.
-    pub(crate) fn keep_for_services(&mut self, vips: BTreeSet<IpAddr>) -> Result<(), KernelError> {
-        let before = std::mem::replace(&mut self.vips, vips);
+    pub(crate) fn keep_for_services(&mut self, vips: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
+        let gone = self.vips.difference(vips).copied().collect();
+        let new = vips.difference(&self.vips).copied().collect();
+        self.change_vips(&gone, &new)
+    }
+
+    /// The same for those that go and come.
+    pub(crate) fn change_vips(
+        &mut self,
+        gone: &BTreeSet<IpAddr>,
+        new: &BTreeSet<IpAddr>,
+    ) -> Result<(), KernelError> {
+        for vip in gone {
+            self.vips.remove(vip);
+        }
+        self.vips.extend(new);
         let Some(Active { way: Way::SkLookup(lookup), ports, .. }) = &self.active else { return Ok(()) };
-        let led: BTreeSet<&Steered> = ports.values().filter(|port| port.port == 0).collect();
-        let new = self.vips.difference(&before).copied().collect();
-        let gone = before.difference(&self.vips).copied().collect();
-        every_port(&new).filter(|every| !led.contains(every)).try_for_each(|every| lookup.refuse(every))?;
-        every_port(&gone).filter(|every| !led.contains(every)).try_for_each(|every| lookup.remove(every))
+        let is_concerned =
+            |port: &&Steered| port.port == 0 && (gone.contains(&port.address) || new.contains(&port.address));
+        let led: BTreeSet<&Steered> = ports.values().filter(is_concerned).collect();
+        every_port(&(new - gone))
+            .filter(|every| !led.contains(every))
+            .try_for_each(|every| lookup.refuse(every))?;
+        every_port(&(gone - new))
+            .filter(|every| !led.contains(every))
+            .try_for_each(|every| lookup.remove(every))
     }
 
     pub(crate) fn has_vips(&self) -> bool {
