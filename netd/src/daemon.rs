@@ -23,7 +23,7 @@ use crate::engine::{Engine, Started};
 use crate::error::Chain;
 use crate::manager::{self, World};
 use crate::server::listen::{bind_unix, serve};
-use crate::server::{App, Metrics, Server, resume_removals};
+use crate::server::{App, Metrics, Server, Trials, resume_removals};
 use crate::{docker, telemetry, watch};
 
 /// Requests that run when the daemon is told to stop get this long.
@@ -75,6 +75,7 @@ async fn daemon(config: Arc<Config>) -> Result<()> {
         ready: AtomicBool::new(false),
         served_of_cluster: AtomicU64::new(0),
         metrics: Metrics::new(),
+        trials: Trials::new(),
         stop: CancellationToken::new(),
         stop_dataplane: AtomicBool::new(false),
         purge: AtomicBool::new(false),

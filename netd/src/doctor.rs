@@ -14,6 +14,8 @@ mod nodes;
 mod steering;
 mod sysctls;
 
+use std::time::Instant;
+
 use netd_api::system::{Check, Verdict};
 use netd_sys::nft::{Hooked, Nft, Passage};
 use netd_sys::{KernelError, sysctl};
@@ -27,7 +29,8 @@ pub(crate) use steering::{east_west_feature as east_west, feature as steering};
 /// Descriptors a few hundred published ports and sandboxes need.
 const DESCRIPTORS: u64 = 16_384;
 
-pub(crate) fn examine(world: &mut World) -> Vec<Check> {
+/// `is_anew`: the ways to other nodes have just been tried.
+pub(crate) fn examine(world: &mut World, is_anew: bool) -> Vec<Check> {
     let mut checks = features::examine();
     let (links, addresses, routes) =
         (world.kernel.rtnl.links(), world.kernel.rtnl.addresses(), world.kernel.rtnl.routes());
@@ -50,8 +53,9 @@ pub(crate) fn examine(world: &mut World) -> Vec<Check> {
         Err(error) => vec![unreadable("firewall", &error)],
     });
     if let Some(underlay) = world.kernel.underlay() {
-        let reached: Vec<_> = world.kernel.reach().collect();
-        checks.extend(nodes::examine(underlay, &reached, world.kernel.checksums_are_wrong()));
+        let reached: Vec<_> = world.kernel.reach(Instant::now()).collect();
+        let wrong = world.kernel.checksums_are_wrong();
+        checks.extend(nodes::examine(underlay, &reached, wrong, is_anew));
     }
     checks.push(clashes::legacy_rules());
     checks.extend(clashes::ports(&world.reconcile.unserved(), world.model()));

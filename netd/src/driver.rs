@@ -28,7 +28,7 @@ pub(crate) use background::Background;
 pub(crate) use bridge::mac_for;
 pub(crate) use offload::WaysOut;
 pub(crate) use overlay::Vtep;
-pub(crate) use probe::{Outcome, Reach, Target, Trial, VNI as PROBE_VNI, answer};
+pub(crate) use probe::{Outcome, Reach, Target, Trial, VNI as PROBE_VNI, answer, take};
 pub(crate) use reaper::Reaper;
 pub(crate) use shape::device as shaping_device;
 pub(crate) use underlay::Underlay;

@@ -173,9 +173,9 @@ impl World {
         Ok(self.kernel.follow_ways_out(self.books.model())?)
     }
 
-    /// What is to be tried of the ways to other nodes, and this node's number.
-    pub(crate) fn trial(&mut self, now: Instant) -> Result<Option<(u16, Trial)>> {
-        overlay::trial(self, now)
+    /// What is to be tried of the ways to other nodes, `anew` all of them, and this node's number.
+    pub(crate) fn trial(&mut self, anew: bool, now: Instant) -> Result<Option<(u16, Trial)>> {
+        overlay::trial(self, anew, now)
     }
 
     pub(crate) fn tried(&mut self, outcome: &Outcome, now: Instant) {

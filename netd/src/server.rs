@@ -15,6 +15,7 @@ mod sandbox;
 mod service;
 mod stats;
 mod system;
+mod trials;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,6 +38,7 @@ use listen::Body;
 pub(crate) use metrics::Metrics;
 use route::Router;
 pub(crate) use service::resume_removals;
+pub(crate) use trials::Trials;
 
 /// A reply waits this long for the data plane to serve what the request made.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
@@ -55,6 +57,8 @@ pub(crate) struct App {
     /// Up to where the data plane serves the cluster's store.
     pub served_of_cluster: AtomicU64,
     pub metrics: Metrics,
+    /// Of the ways to other nodes.
+    pub trials: Trials,
     /// Ends the daemon.
     pub stop: CancellationToken,
     /// The data plane is to end with the daemon although it may serve on.

@@ -1,9 +1,11 @@
 //! What really gets through the tunnels to another node. Some network devices fill in the checksums inside of tunnels
 //! wrongly, and some ways carry less than their devices say: then small things work and large ones hang, or nothing
 //! works and nobody says why. So every node has one tunnel more, of a network of its own, with nothing on it but a socket
-//! that says back what it is told: at first what is small, then what just fits.
+//! that says back what it is told: at first what is small, then what just fits, then a [`stream`] of much more.
 //!
 //! An answer goes without a checksum, so that a lost one says something of the way there only.
+
+mod stream;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,6 +23,7 @@ use nix::libc;
 use super::{GROUP, Kernel, bridge};
 use crate::model::Id;
 use crate::tables::Mac;
+pub(crate) use stream::take;
 
 pub(crate) const DEVICE: &str = "nxprobe";
 /// Below those that networks are given; none can ask for it.
@@ -30,6 +33,8 @@ const NONCE: usize = 16;
 const HEADERS: u32 = 48;
 const TRIES: u32 = 3;
 const PATIENCE: Duration = Duration::from_millis(300);
+/// Nodes that are tried at a time.
+const TOGETHER: usize = 16;
 const AGAIN: Duration = Duration::from_secs(60);
 /// More than any device carries.
 const LARGEST: usize = 1 << 16;
@@ -50,6 +55,8 @@ pub(crate) enum Reach {
     Nothing,
     /// But not what should just fit.
     Small,
+    /// But no stream of pieces that are cut up on the way.
+    Packets,
     Everything,
 }
 
@@ -73,17 +80,19 @@ pub(crate) struct Outcome {
 pub(super) struct Found(BTreeMap<Id, (SystemTime, Reach, Instant)>);
 
 impl Kernel {
-    /// What has not been tried yet, or did not go well a while ago; its device is made ready for it.
+    /// What has not been tried yet, or did not go well a while ago, or (`anew`) all; its device is made ready for it.
     pub(crate) fn trial(
         &mut self,
         own: u16,
         all: Vec<Target>,
+        anew: bool,
         now: Instant,
     ) -> Result<Option<Trial>, KernelError> {
         let Some(vtep) = self.vtep else { return Ok(None) };
         self.found.0.retain(|node, _| all.iter().any(|target| target.node == *node));
         let (device, mtu) = self.ensure_probe(own, &all)?;
         let is_due = |target: &Target| match self.found.0.get(&target.node) {
+            _ if anew => true,
             Some((since, _, _)) if *since != target.since => true,
             Some((_, Reach::Everything, _)) => false,
             Some((_, _, at)) => now.saturating_duration_since(*at) >= AGAIN,
@@ -112,9 +121,12 @@ impl Kernel {
         tunnels.try_for_each(|tunnel| offload::set_checksums(&tunnel.name, false))
     }
 
-    /// What arrives at which node.
-    pub(crate) fn reach(&self) -> impl Iterator<Item = (&Id, Reach)> {
-        self.found.0.iter().map(|(node, (_, reach, _))| (node, *reach))
+    /// What arrived at which node, and how long ago.
+    pub(crate) fn reach(&self, now: Instant) -> impl Iterator<Item = (&Id, Reach, Duration)> {
+        self.found
+            .0
+            .iter()
+            .map(move |(node, (_, reach, at))| (node, *reach, now.saturating_duration_since(*at)))
     }
 
     pub(crate) fn checksums_are_wrong(&self) -> bool {
@@ -180,16 +192,15 @@ impl Trial {
         self.device
     }
 
-    /// Takes up to some seconds a node that does not answer.
-    pub(crate) fn run(&self, mut chance: impl FnMut() -> [u8; NONCE]) -> Outcome {
-        let mut reached: Vec<(Target, Reach)> =
-            self.targets.iter().map(|target| (target.clone(), self.reach(target, &mut chance))).collect();
+    /// Takes up to some seconds when a node does not answer.
+    pub(crate) fn run(&self, chance: impl Fn() -> [u8; NONCE] + Sync) -> Outcome {
+        let mut reached = self.reach_all(&chance);
         let short = |reach: Reach| reach != Reach::Everything;
         let mut checksums_are_wrong = false;
         if reached.iter().any(|(_, reach)| short(*reach)) && offload::set_checksums(DEVICE, false).is_ok() {
             let mut better = Vec::new();
             for (target, before) in reached.iter_mut().filter(|(_, reach)| short(*reach)) {
-                let now = self.reach(target, &mut chance);
+                let now = self.reach(target, &chance);
                 if now > *before {
                     better.push((target.clone(), now));
                     *before = now;
@@ -199,7 +210,7 @@ impl Trial {
                 tracing::debug!(%error, "cannot put back how checksums are filled in");
             }
             // A node that has come up in between is better reached, too: then it is reached as well as before.
-            checksums_are_wrong = better.iter().any(|(target, now)| self.reach(target, &mut chance) < *now);
+            checksums_are_wrong = better.iter().any(|(target, now)| self.reach(target, &chance) < *now);
             if checksums_are_wrong && let Err(error) = offload::set_checksums(DEVICE, false) {
                 tracing::debug!(%error, "cannot have checksums filled in before");
             }
@@ -207,9 +218,27 @@ impl Trial {
         Outcome { reached, checksums_are_wrong }
     }
 
-    fn reach(&self, target: &Target, chance: &mut impl FnMut() -> [u8; NONCE]) -> Reach {
+    /// Some at a time, so that those that do not answer are waited for together.
+    fn reach_all(&self, chance: &(impl Fn() -> [u8; NONCE] + Sync)) -> Vec<(Target, Reach)> {
+        let some = |targets: &[Target]| -> Vec<(Target, Reach)> {
+            std::thread::scope(|scope| {
+                let one = |target: &Target| {
+                    let tried = target.clone();
+                    (target.clone(), scope.spawn(move || self.reach(&tried, chance)))
+                };
+                let under_way: Vec<_> = targets.iter().map(one).collect();
+                let end = |(target, trial): (Target, std::thread::ScopedJoinHandle<'_, Reach>)| {
+                    (target, trial.join().unwrap_or(Reach::Nothing))
+                };
+                under_way.into_iter().map(end).collect()
+            })
+        };
+        self.targets.chunks(TOGETHER).flat_map(some).collect()
+    }
+
+    fn reach(&self, target: &Target, chance: &impl Fn() -> [u8; NONCE]) -> Reach {
         let to = SocketAddrV6::new(address(target.number), PORT, 0, self.device);
-        let mut arrives = |size| match (0..TRIES).try_fold(false, |done, _| match done {
+        let arrives = |size| match (0..TRIES).try_fold(false, |done, _| match done {
             true => Ok(true),
             false => ask(to, size, chance()),
         }) {
@@ -220,9 +249,17 @@ impl Trial {
             }
         };
         match (arrives(NONCE), self.size > NONCE && arrives(self.size)) {
-            (true, true) => Reach::Everything,
-            (true, false) => Reach::Small,
-            (false, _) => Reach::Nothing,
+            (true, true) => {}
+            (true, false) => return Reach::Small,
+            (false, _) => return Reach::Nothing,
+        }
+        match stream::ask(to, chance()) {
+            Ok(true) => Reach::Everything,
+            Ok(false) => Reach::Packets,
+            Err(error) => {
+                tracing::debug!(node = %target.node, %error, "cannot try whether a stream arrives there");
+                Reach::Everything
+            }
         }
     }
 }

@@ -93,7 +93,7 @@ pub(super) fn follow_underlay(world: &mut World) {
 }
 
 /// Nothing while this node or the others are not known by number.
-pub(super) fn trial(world: &mut World, now: Instant) -> Result<Option<(u16, Trial)>> {
+pub(super) fn trial(world: &mut World, anew: bool, now: Instant) -> Result<Option<(u16, Trial)>> {
     let own = world.config.node.clone();
     let model = world.model();
     let number = |node: &str| model.members.get(node).map(|member| member.number);
@@ -108,7 +108,7 @@ pub(super) fn trial(world: &mut World, now: Instant) -> Result<Option<(u16, Tria
     if targets.is_empty() {
         return Ok(None);
     }
-    Ok(world.kernel.trial(own_number, targets, now)?.map(|trial| (own_number, trial)))
+    Ok(world.kernel.trial(own_number, targets, anew, now)?.map(|trial| (own_number, trial)))
 }
 
 fn look_at_underlay(world: &mut World) -> Result<()> {

@@ -23,7 +23,8 @@ use crate::{doctor, telemetry};
 pub(super) fn routes(router: &mut Router) {
     router.on(Status, async |app, _, _| status(&app).await);
     router.on(Doctor, async |app, _, _| {
-        let checks = app.call(|world| Ok(doctor::examine(world))).await?;
+        let is_anew = app.config.cluster.is_none() || app.trials.make().await;
+        let checks = app.call(move |world| Ok(doctor::examine(world, is_anew))).await?;
         Ok(Diagnosis { checks })
     });
     router.on(Down, async |app, _, request| {

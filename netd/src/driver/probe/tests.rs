@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
 
 use netd_sys::netns::Netns;
 
@@ -68,13 +69,15 @@ fn outcome(prepare: impl FnOnce() -> Wire) -> (Outcome, [(Netns, Kernel); 2], Wi
     for ((home, kernel), (own, other)) in both.iter_mut().zip([(1, 2), (2, 1)]) {
         let trial = home.run(|| {
             kernel.look_at_underlay([vtep(other)].into_iter()).expect("looked at");
-            kernel.trial(own, vec![target(other)], now).expect("made").expect("due")
+            kernel.trial(own, vec![target(other)], false, now).expect("made").expect("due")
         });
         trials.push(trial.expect("enter"));
     }
     let device = trials[1].device();
     let home = both[1].0.try_clone().expect("a namespace");
+    let streams = both[1].0.try_clone().expect("a namespace");
     std::thread::spawn(move || home.run(|| answer(device, 2)));
+    std::thread::spawn(move || streams.run(|| take(device, 2, &AtomicBool::new(false))));
     let (home, kernel) = &mut both[0];
     let deadline = Instant::now() + Duration::from_secs(20);
     let outcome = loop {
@@ -94,10 +97,13 @@ fn a_sound_way_carries_what_fits_and_is_left_alone() {
         assert_eq!((outcome.reached[0].1, outcome.checksums_are_wrong), (Reach::Everything, false));
         assert!(run("ip netns exec n1 ethtool -k nxprobe").contains("tx-checksum-ip-generic: on"));
         let (home, kernel) = &mut both[0];
-        let again = home.run(|| kernel.trial(1, vec![target(2)], Instant::now() + 2 * AGAIN)).expect("enter");
+        let again =
+            home.run(|| kernel.trial(1, vec![target(2)], false, Instant::now() + 2 * AGAIN)).expect("enter");
         assert!(again.expect("asked").is_none(), "all is well");
+        let anew = home.run(|| kernel.trial(1, vec![target(2)], true, Instant::now())).expect("enter");
+        assert!(anew.expect("asked").is_some(), "somebody wants to know");
         let returned = Target { since: SystemTime::UNIX_EPOCH + AGAIN, ..target(2) };
-        let again = home.run(|| kernel.trial(1, vec![returned], Instant::now())).expect("enter");
+        let again = home.run(|| kernel.trial(1, vec![returned], false, Instant::now())).expect("enter");
         assert!(again.expect("asked").is_some(), "it has been away");
         home.run(|| kernel.remove_probe()).expect("enter").expect("removed");
         assert_eq!(run("ip -n n1 -o link show type vxlan"), "");
@@ -107,8 +113,15 @@ fn a_sound_way_carries_what_fits_and_is_left_alone() {
 #[test]
 fn a_device_that_gets_checksums_wrong_is_found_and_not_left_them() {
     machine(|| {
-        let (outcome, both, _wire) = outcome(careless);
-        assert_eq!((outcome.reached[0].1, outcome.checksums_are_wrong), (Reach::Everything, true));
+        let (outcome, mut both, _wire) = outcome(careless);
+        // What comes back of a stream is the other node's to get right, which finds out for itself.
+        assert_eq!((outcome.reached[0].1, outcome.checksums_are_wrong), (Reach::Packets, true));
+        both[1].0.run(|| offload::set_checksums(DEVICE, false)).expect("enter").expect("set");
+        let (home, kernel) = &mut both[0];
+        let again =
+            home.run(|| kernel.trial(1, vec![target(2)], false, Instant::now() + AGAIN)).expect("enter");
+        let again = again.expect("asked").expect("it is tried again");
+        assert_eq!(home.run(|| again.run(|| [8; NONCE])).expect("enter").reached[0].1, Reach::Everything);
         assert!(both[0].1.checksums_are_wrong());
         assert!(run("ip netns exec n1 ethtool -k nxprobe").contains("tx-checksum-ip-generic: off"));
     });
@@ -123,5 +136,25 @@ fn a_way_that_carries_less_than_its_devices_say_is_told_from_one_that_carries_no
             wire
         });
         assert_eq!((outcome.reached[0].1, outcome.checksums_are_wrong), (Reach::Small, false));
+    });
+}
+
+/// What one device is to cut up does not get through, as with one that cuts up wrongly what is inside of tunnels.
+fn drops_what_is_to_be_cut_up() -> Wire {
+    let wire = sound();
+    run("ip netns exec wire nft 'add table bridge t
+         add chain bridge t c { type filter hook forward priority 0; }
+         add rule bridge t c ether type ip udp dport 4789 meta length > 1500 counter drop'");
+    wire
+}
+
+#[test]
+fn a_device_that_cuts_up_wrongly_is_found_by_a_stream_and_not_left_it() {
+    machine(|| {
+        let (outcome, both, _wire) = outcome(drops_what_is_to_be_cut_up);
+        assert_eq!((outcome.reached[0].1, outcome.checksums_are_wrong), (Reach::Everything, true));
+        assert!(both[0].1.checksums_are_wrong());
+        let features = run("ip netns exec n1 ethtool -k nxprobe");
+        assert!(features.contains("tx-checksum-ip-generic: off"), "{features}");
     });
 }
