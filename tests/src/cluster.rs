@@ -3,6 +3,7 @@
 //!
 //!   scenario -> Cluster -> nodes (a host and its daemon), `Etcd`, cuts
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct Cluster {
     pub cuts: Cuts,
     router: Place,
     prefix: String,
+    /// Nodes reach each other by IPv6.
+    by_ipv6: bool,
 }
 
 /// A machine with its daemon.
@@ -57,11 +60,23 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Nodes between which IPv6 alone passes.
+    pub fn over_ipv6(lab: &Lab, count: usize) -> Result<Self> {
+        let mut cluster = Self { by_ipv6: true, ..Self::empty(lab, "")? };
+        for _ in 0..count {
+            cluster.launch(lab, &Setup::default(), &[])?;
+        }
+        let ports: Vec<_> = cluster.nodes.iter().map(|node| node.host.port()).collect();
+        cluster.cuts.ipv4_between(&ports)?;
+        cluster.settled()?;
+        Ok(cluster)
+    }
+
     /// etcd alone; the names of its machines begin so, where a lab has several clusters.
     pub fn empty(lab: &Lab, prefix: &str) -> Result<Self> {
         let etcd = Etcd::start(&lab.host(&format!("{prefix}etcd"))?)?;
         let (cuts, router, prefix) = (Cuts::new(lab)?, lab.router.clone(), prefix.to_owned());
-        Ok(Self { etcd, nodes: Vec::new(), cuts, router, prefix })
+        Ok(Self { etcd, nodes: Vec::new(), cuts, router, prefix, by_ipv6: false })
     }
 
     /// Nodes whose clocks are so many seconds off, by a library that replaces what the C library tells them.
@@ -91,7 +106,8 @@ impl Cluster {
         let name = format!("{}node{}", self.prefix, self.nodes.len() + 1);
         let host = lab.host(&name)?;
         let mut setup = setup.clone();
-        let (store, address) = (self.etcd.url(), host.v4);
+        let address = if self.by_ipv6 { IpAddr::from(host.v6) } else { host.v4.into() };
+        let store = self.etcd.url();
         setup.arguments += &format!(" --store {store} --advertise-addr {address} --name {name}");
         let netd = host.daemon_launched(setup, env)?;
         self.nodes.push(Node { host, netd });

@@ -32,6 +32,13 @@ impl Cuts {
         self.tell(&format!("add element bridge lab cut {{ {} . {} }}", from.port(), to.port()))
     }
 
+    /// Nor IPv4 between any two behind these ports of the switch; for good.
+    pub fn ipv4_between(&self, ports: &[String]) -> Result<()> {
+        let ports = ports.join(", ");
+        let lost = format!("iifname {{ {ports} }} oifname {{ {ports} }} ether type {{ ip, arp }} drop");
+        self.tell(&format!("add rule bridge lab forward {lost}"))
+    }
+
     /// Ends all of them.
     pub fn heal(&self) -> Result<()> {
         self.tell("flush set bridge lab cut")

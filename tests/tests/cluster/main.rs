@@ -11,3 +11,4 @@ mod partitions;
 mod stage;
 mod store;
 mod straight;
+mod underlay6;

@@ -19,7 +19,11 @@ pub(crate) struct Stage {
 
 /// Three nodes with a backend on each of the first `backends`; `flags` are the service's.
 pub(crate) fn stage(lab: &Lab, backends: usize, flags: &str) -> Result<Stage> {
-    let cluster = Cluster::start(lab, 3)?;
+    on(Cluster::start(lab, 3)?, lab, backends, flags)
+}
+
+/// The same on these nodes.
+pub(crate) fn on(cluster: Cluster, lab: &Lab, backends: usize, flags: &str) -> Result<Stage> {
     let outsider = lab.host("outsider")?;
     let first = &cluster.nodes[0];
     first.netd("network create app -d overlay --ipv6")?;
