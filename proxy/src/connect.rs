@@ -34,6 +34,8 @@ pub(crate) struct Search {
     other_family: Option<Target>,
     tried: [u16; ATTEMPTS],
     attempts: usize,
+    /// The service has allowed one attempt more.
+    granted: bool,
     /// The backend that was tried last.
     current: Option<Arc<BackendHandle>>,
     give_up: Instant,
@@ -80,6 +82,7 @@ impl Search {
             other_family: None,
             tried: [0; ATTEMPTS],
             attempts: 0,
+            granted: false,
             current: None,
             give_up,
             last: Failure::NoBackend,
@@ -96,7 +99,7 @@ impl Search {
             let Some(target) = self.candidate(account, kit) else { break };
             match kit.reserve.spending(|| target.connect(account, self.pool.leads_back)) {
                 Ok(Connecting { stream, done }) => {
-                    let until = (!done).then(|| self.until(started));
+                    let until = (!done).then(|| self.until(started, account, kit));
                     let Target { backend, node, .. } = target;
                     return Ok(Attempt { stream, backend: backend.occupy(), node, started, until });
                 }
@@ -114,9 +117,36 @@ impl Search {
     }
 
     /// How long to wait for what begins now.
-    pub(crate) fn until(&self, now: Instant) -> Instant {
-        let limit = self.current.as_ref().map_or(A_DAY, |backend| self.pool.connect_timeout(backend));
+    pub(crate) fn until(&self, now: Instant, account: &Account, kit: &mut Kit) -> Instant {
+        let limit = self.current.as_ref().map_or(A_DAY, |backend| {
+            if self.has_another(backend, account, kit) {
+                self.pool.quick_timeout(backend)
+            } else {
+                self.pool.connect_timeout(backend)
+            }
+        });
         now + limit.min(A_DAY)
+    }
+
+    /// Until when to go on waiting for an attempt that began at `started`, although its time is over: it was given little,
+    /// because of others who can be tried no more.
+    pub(crate) fn extended(&mut self, started: Instant, account: &Account, kit: &mut Kit) -> Option<Instant> {
+        let backend = self.current.as_ref()?;
+        let whole = started + self.pool.connect_timeout(backend).min(A_DAY);
+        if kit.now >= whole {
+            return None;
+        }
+        let goes_on = kit.now < self.give_up
+            && self.has_another(backend, account, kit)
+            && account.listener.service.may_retry(kit.now);
+        self.granted = goes_on;
+        (!goes_on).then_some(whole)
+    }
+
+    /// Whether somebody is left to be tried after this one.
+    fn has_another(&self, backend: &BackendHandle, account: &Account, kit: &mut Kit) -> bool {
+        self.attempts < ATTEMPTS
+            && self.pool.has_another(backend, &ask(account, &self.tried[..self.attempts], kit))
     }
 
     /// The other family's address of the backend that has just refused, or the next backend: a program that listens
@@ -163,7 +193,7 @@ impl Search {
         let (index, backend) = service.pick(&self.pool, &ask(account, tried, kit))?;
         let backend = Arc::clone(backend);
         if self.attempts > 0 {
-            if !service.may_retry(kit.now) {
+            if !std::mem::take(&mut self.granted) && !service.may_retry(kit.now) {
                 account.denied();
                 return None;
             }

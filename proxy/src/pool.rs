@@ -1,6 +1,6 @@
 //! The backends of a service at one moment, never changed once published, and the choice among them: in tiers (this
 //! node's own where those go first, all that are ready, those that drain), in each by the service's policy, past those
-//! that are ejected. When nobody is left but ejected ones, they are tried all the same; who drains comes last of all.
+//! that are ejected. When nobody is left but ejected ones, they are tried all the same.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::backend::BackendHandle;
 use crate::clock::{self, moment};
 use crate::policy::{Candidate, Draw, Field, Picker};
-use crate::snapshot::{Ask, REMOTE_TIMEOUT};
+use crate::snapshot::{Ask, QUICK};
 use crate::table::{Backend, BackendState, Place, Policy, Service};
 
 #[derive(Debug)]
@@ -31,7 +31,6 @@ pub(crate) struct Pool {
 struct Tier {
     /// Indexes into the pool.
     members: Box<[u16]>,
-    drains: bool,
     picker: Picker,
 }
 
@@ -101,7 +100,13 @@ impl Pool {
 
     /// What one attempt at this backend may take.
     pub(crate) fn connect_timeout(&self, backend: &BackendHandle) -> Duration {
-        if backend.is_remote() { self.connect_timeout.min(REMOTE_TIMEOUT) } else { self.connect_timeout }
+        if backend.is_remote() { self.connect_timeout.min(QUICK) } else { self.connect_timeout }
+    }
+
+    /// The same while somebody else could be tried: on this node whoever has room accepts at once. On the way to a backend
+    /// outside a packet may get lost.
+    pub(crate) fn quick_timeout(&self, backend: &BackendHandle) -> Duration {
+        if backend.place == Place::Elsewhere { self.connect_timeout } else { self.connect_timeout.min(QUICK) }
     }
 
     /// In which a connection begins its attempts.
@@ -126,13 +131,14 @@ impl Pool {
     /// The index of a backend for `ask`; `turn` counts the choices of the service.
     pub(crate) fn choose(&self, ask: &Ask<'_>, turn: u64) -> Option<u16> {
         let draw = Draw { turn, client: ask.client, by_address: self.by_address, random: ask.random };
-        // Who drains may be gone in a moment, and the connection with it. Who was ejected may have begun to listen since;
-        // if it has not, it refuses and the next is tried.
-        let rounds = [(false, true), (false, false), (true, true), (true, false)];
-        rounds.into_iter().find_map(|(drains, passes_over)| {
-            let mut tiers = self.tiers.iter().filter(|tier| tier.drains == drains);
-            tiers.find_map(|tier| self.choose_of(tier, ask, &draw, passes_over))
-        })
+        for passes_over in [true, false] {
+            for tier in &self.tiers {
+                if let Some(index) = self.choose_of(tier, ask, &draw, passes_over) {
+                    return Some(index);
+                }
+            }
+        }
+        None
     }
 
     fn choose_of(&self, tier: &Tier, ask: &Ask<'_>, draw: &Draw, passes_over: bool) -> Option<u16> {
@@ -161,11 +167,13 @@ impl Pool {
             && backend.ejection().claim(ask.door, moment(ask.now), lease)
     }
 
-    /// Whether somebody would be left if `backend` were not.
+    /// Whether somebody would be left to ask if `backend` were not.
     pub(crate) fn has_another(&self, backend: &BackendHandle, ask: &Ask<'_>) -> bool {
         let now = moment(ask.now);
-        let mut others = self.all.iter().filter(|other| other.id != backend.id);
-        others.any(|other| self.is_open(other) && !other.ejection().is_out(ask.door, now))
+        let mut others = (0u16..).zip(&self.all).filter(|(_, other)| other.id != backend.id);
+        others.any(|(index, other)| {
+            self.is_open(other) && !ask.tried.contains(&index) && !other.ejection().is_out(ask.door, now)
+        })
     }
 
     /// Its state lets it take connections.
@@ -190,19 +198,19 @@ fn tiers(service: &Service, all: &[Arc<BackendHandle>]) -> Box<[Tier]> {
     // Preparing a large table for those that drain would not pay; it agrees between nodes all the same.
     let while_draining = if service.policy == Policy::Maglev { Policy::SourceHash } else { service.policy };
     [
-        (if local_first { local } else { Box::default() }, service.policy, false),
-        (ready, service.policy, false),
-        (draining, while_draining, true),
+        (if local_first { local } else { Box::default() }, service.policy),
+        (ready, service.policy),
+        (draining, while_draining),
     ]
     .into_iter()
-    .filter(|(members, ..)| !members.is_empty())
-    .map(|(members, policy, drains)| {
+    .filter(|(members, _)| !members.is_empty())
+    .map(|(members, policy)| {
         let candidate = |index: &u16| {
             let backend = &all[usize::from(*index)];
             Candidate { key: &backend.id, weight: backend.weight }
         };
         let candidates: Vec<Candidate<'_>> = members.iter().map(candidate).collect();
-        Tier { picker: Picker::new(policy, &candidates), members, drains }
+        Tier { picker: Picker::new(policy, &candidates), members }
     })
     .collect()
 }

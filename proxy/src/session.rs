@@ -325,6 +325,11 @@ impl Session {
         match &mut self.connecting {
             None => Verdict::Wait,
             Some(connecting) => {
+                if let Some(until) = connecting.search.extended(connecting.started, &self.account, kit) {
+                    connecting.until = Some(until);
+                    kit.timers.set(until, Token::session(self.id, Side::Backend));
+                    return Verdict::Wait;
+                }
                 connecting.search.timed_out(&self.account, kit);
                 connecting.node_failed(Refusal::Away);
                 self.next_attempt(kit)
@@ -346,7 +351,7 @@ impl Session {
             return self.next_attempt(kit);
         }
         connecting.told = true;
-        let until = connecting.search.until(kit.now);
+        let until = connecting.search.until(kit.now, &self.account, kit);
         connecting.until = Some(until);
         kit.timers.set(until, Token::session(self.id, Side::Backend));
         Verdict::Wait

@@ -162,8 +162,9 @@ pub(crate) struct ListenerHandle {
     pub(crate) gate: Arc<crate::gate::Gate>,
 }
 
-/// No backend of another node is waited for longer than this: its data plane answers at once or not at all.
-pub(crate) const REMOTE_TIMEOUT: Duration = Duration::from_secs(1);
+/// No backend of another node is waited for longer than this: its data plane answers at once or not at all. Nor is one of
+/// this node while there is another: it is dead, or has as many waiting as it takes.
+pub(crate) const QUICK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

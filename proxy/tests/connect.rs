@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Bed, PATIENCE, Server, backend, connect, eventually, loopback, read_all, refusing};
+use common::{Bed, PATIENCE, Server, backend, connect, eventually, loopback, read_all, refusing, silent};
 use netd_proxy::Failure;
 use netd_proxy::table::{BackendState, Policy, ProxyProtocol};
 
@@ -113,14 +113,44 @@ fn a_program_that_listens_on_one_family_serves_the_other() {
 }
 
 #[test]
+fn a_backend_of_this_node_that_is_silent_costs_a_second_while_there_is_another() {
+    let (echo, (_silent, blocked, _filling)) = (Server::echo(), silent());
+    let mut bed = Bed::new(&[blocked, echo.address]);
+    let address = bed.listen();
+    let began = Instant::now();
+    for _ in 0..2 {
+        let mut client = connect(address);
+        client.write_all(b"x").unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 1);
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    let counts = bed.settle();
+    assert_eq!((counts.retries, counts.failed.iter().sum::<u64>()), (1, 0), "{counts:?}");
+}
+
+#[test]
+fn the_only_backend_gets_the_whole_time() {
+    let (silent, blocked, filling) = silent();
+    let mut bed = Bed::new(&[blocked]);
+    let mut client = connect(bed.listen());
+    // Longer than it would be waited for if there were another.
+    eventually("its time goes on", || (bed.counts().open == 1).then_some(()));
+    let began = Instant::now();
+    client.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "{:?}", began.elapsed());
+    // Room is made for it, and the kernel asks again within the time.
+    let waiting: Vec<_> = filling.iter().flatten().map(|_| silent.accept().unwrap().0).collect();
+    let served = silent.accept().unwrap().0;
+    (&served).write_all(b"y").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 1);
+    drop((waiting, filling));
+}
+
+#[test]
 fn a_backend_that_is_silent_costs_its_time_and_not_the_connection() {
     // A full backlog: the kernel drops what else would connect.
-    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    silent.bind(&loopback(0).into()).unwrap();
-    silent.listen(0).unwrap();
-    let blocked = silent.local_addr().unwrap().as_socket().unwrap();
-    let _fill: Vec<_> =
-        (0..3).map(|_| TcpStream::connect_timeout(&blocked, Duration::from_millis(200))).collect();
+    let (_silent, blocked, _filling) = silent();
     let mut bed = Bed::new(&[]);
     bed.service.connect_timeout = Duration::from_millis(150);
     bed.set_backends(&[blocked]);

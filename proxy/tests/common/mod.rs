@@ -169,6 +169,16 @@ pub(crate) fn refusing() -> SocketAddr {
     TcpListener::bind(loopback(0)).unwrap().local_addr().unwrap()
 }
 
+/// A listening socket whose backlog is full, and what fills it: who comes now is not answered.
+pub(crate) fn silent() -> (socket2::Socket, SocketAddr, Vec<io::Result<TcpStream>>) {
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent.bind(&loopback(0).into()).unwrap();
+    silent.listen(0).unwrap();
+    let address = silent.local_addr().unwrap().as_socket().unwrap();
+    let filling = (0..3).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(200))).collect();
+    (silent, address, filling)
+}
+
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
