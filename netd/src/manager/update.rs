@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use netd_api::ApiError;
-use netd_api::network::{BridgeOptions, ChangeEndpoint, ChangeNetwork};
+use netd_api::network::{BridgeOptions, ChangeEndpoint, ChangeNetwork, OverlayOptions};
 
 use super::network::replace;
 use super::wire::{self, Owner};
 use super::{World, find};
 use crate::error::{Chain, Result};
-use crate::model::{BigTcp, Endpoint, Network, Sandbox, SandboxKey};
+use crate::model::{BigTcp, Driver, Endpoint, Network, Sandbox, SandboxKey};
 use crate::store::{Record as _, encode, key_of};
 
 pub(crate) fn network(world: &mut World, wanted: &str, request: &ChangeNetwork) -> Result<Arc<Network>> {
@@ -19,20 +19,7 @@ pub(crate) fn network(world: &mut World, wanted: &str, request: &ChangeNetwork) 
         return Err(ApiError::forbidden(detail).into());
     }
     let before = find::network(world.model(), wanted)?;
-    let asked = BridgeOptions::try_from(&request.options)?;
-    for (key, given) in [("mtu", asked.mtu.is_some()), ("bridge-name", asked.bridge_name.is_some())] {
-        if given {
-            let detail = format!("{key} cannot be changed while the network {} exists", before.name);
-            let remedy = "remove the network and create it again with that option";
-            return Err(ApiError::invalid(detail).at(format!("Options.{key}")).remedy(remedy).into());
-        }
-    }
-    let mut after = Network::clone(&before);
-    after.options.icc = asked.icc.unwrap_or(before.options.icc);
-    after.options.isolate = asked.isolate.unwrap_or(before.options.isolate);
-    after.options.masquerade = asked.masquerade.unwrap_or(before.options.masquerade);
-    after.options.big_tcp = asked.big_tcp.map_or(before.options.big_tcp, BigTcp::from);
-    after.options.given.extend(request.options.clone());
+    let after = changed(&before, request)?;
     if after == *before {
         return Ok(before);
     }
@@ -57,6 +44,35 @@ pub(crate) fn network(world: &mut World, wanted: &str, request: &ChangeNetwork) 
     }
     world.tell("network", "update", &after.id, &after.name, &[]);
     Ok(Arc::new(after))
+}
+
+/// The network with what is asked for. Its driver has to know the option, as at its creation.
+fn changed(before: &Network, request: &ChangeNetwork) -> Result<Network> {
+    let mut after = Network::clone(before);
+    let options = &mut after.options;
+    let (icc, isolate, masquerade, fixed) = match before.driver {
+        Driver::Bridge => {
+            let asked = BridgeOptions::try_from(&request.options)?;
+            options.big_tcp = asked.big_tcp.map_or(options.big_tcp, BigTcp::from);
+            let fixed = [("mtu", asked.mtu.is_some()), ("bridge-name", asked.bridge_name.is_some())];
+            (asked.icc, asked.isolate, asked.masquerade, fixed)
+        }
+        Driver::Overlay { .. } => {
+            let asked = OverlayOptions::try_from(&request.options)?;
+            let fixed = [("mtu", asked.mtu.is_some()), ("vni", asked.vni.is_some())];
+            (asked.icc, asked.isolate, asked.masquerade, fixed)
+        }
+    };
+    if let Some((key, _)) = fixed.into_iter().find(|(_, given)| *given) {
+        let detail = format!("{key} cannot be changed while the network {} exists", before.name);
+        let remedy = "remove the network and create it again with that option";
+        return Err(ApiError::invalid(detail).at(format!("Options.{key}")).remedy(remedy).into());
+    }
+    options.icc = icc.unwrap_or(options.icc);
+    options.isolate = isolate.unwrap_or(options.isolate);
+    options.masquerade = masquerade.unwrap_or(options.masquerade);
+    options.given.extend(request.options.clone());
+    Ok(after)
 }
 
 /// All ports of the network or none. Those that come later get it when they are made.

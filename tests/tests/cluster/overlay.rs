@@ -25,6 +25,11 @@ fn sandboxes_of_two_nodes_are_neighbours_in_both_families() {
         let [one, two, three] = &cluster.nodes[..] else { unreachable!("three") };
         one.netd("network create app -d overlay --ipv6")?;
         know(&cluster, "network", "app")?;
+        // What a tunnel cannot carry cannot be asked for, neither before nor after.
+        for line in ["network create big -d overlay -o big-tcp=on", "network update -o big-tcp=on app"] {
+            one.try_netd(line)?.refused(1, "the driver overlay has no option \"big-tcp\"")?;
+        }
+        one.try_netd("network update -o vni=9 app")?.refused(1, "vni cannot be changed")?;
         let (a, a4, a6) = sandbox(one, "a", "app")?;
         let (b, b4, b6) = sandbox(two, "b", "app")?;
         resolves(&a, "b", 1)?;
