@@ -29,7 +29,7 @@ use crate::error::{Chain, Result};
 use crate::files::{Files, HOSTS, RESOLV_CONF};
 use crate::firewall::Ends;
 use crate::model::{self, Id, Mode, Model, Protocol, Sandbox, SandboxKey};
-use crate::steer::{EastWest, Steering, Transparent};
+use crate::steer::{EastWest, Steering, Transparent, Vacancy};
 use crate::tables::{Change, Projection};
 use crate::{firewall, hosts, resolvconf, resolver, steer};
 use guard::{Beyond, Tally};
@@ -43,6 +43,7 @@ pub(crate) struct Reconcile {
     steering: Steering,
     east_west: EastWest,
     transparent: Transparent,
+    vacancy: Vacancy,
     mesh: Option<Mesh>,
     session: Option<Session>,
     files: Files,
@@ -73,6 +74,7 @@ impl Reconcile {
             steering,
             east_west: EastWest::default(),
             transparent: Transparent::default(),
+            vacancy: Vacancy::default(),
             mesh: None,
             session: None,
             files,
@@ -109,16 +111,18 @@ impl Reconcile {
         let dropped = dropped_views(&steps);
         let sockets = self.held.follow(&steps);
         let moves = self.steering.follow(&steps, false);
+        let vacant = self.vacancy.follow(&steps, false, |key| self.held.has(key));
         self.follow_transparent(&steps, false, model);
         if let Some(session) = &self.session {
             send(session, Batch { revision, full: false, changes: steps, sockets });
         }
-        if self.steering.is_open() && !was_open {
+        let opens = self.steering.is_open() && !was_open;
+        if opens {
             self.write_firewall(model);
-        } else {
-            self.write_vips(&vips, model);
         }
-        self.lead(&moves, model);
+        let is_written = opens || self.write_vips(&vips, model);
+        self.lead(&moves, is_written, model);
+        self.refuse(&vacant, is_written, model);
         self.close_resolvers(&dropped, changes);
         let is_of_firewall = |change: &model::Change| {
             matches!(change, model::Change::Network { .. } | model::Change::Node { .. })
@@ -180,6 +184,8 @@ impl Reconcile {
         self.lead_all_straight(&changes, model);
         changes.extend(self.put_mesh());
         let sockets = self.held.follow_all(&changes);
+        // Carried out with the whole table.
+        self.vacancy.follow(&changes, true, |key| self.held.has(key));
         self.follow_transparent(&changes, true, model);
         // Before the data plane lets go of what an earlier control plane has left with it.
         self.steer_all(&changes, model);
@@ -292,7 +298,7 @@ impl Reconcile {
     }
 
     fn write_host_table(&mut self, model: &Model) {
-        if self.awaits_funnels(model) && self.nft.exists(firewall::TABLE).unwrap_or(false) {
+        if self.awaits_sockets(model) && self.nft.exists(firewall::TABLE).unwrap_or(false) {
             return;
         }
         if self.ends.is_some() {
@@ -300,6 +306,7 @@ impl Reconcile {
         }
         let mut table = firewall::render(model, self.ends.as_ref());
         self.steering.render(&mut table);
+        self.vacancy.render(&mut table);
         self.transparent.render(&mut table);
         if let Err(error) = self.nft.replace(&table) {
             tracing::error!(error = %Chain(&error), "cannot write the firewall table");

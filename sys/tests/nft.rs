@@ -2,11 +2,11 @@
 
 mod lab;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::{machine, run};
 use netd_sys::netns::Netns;
@@ -104,6 +104,8 @@ fn input() -> Chain {
         Rule::new(vec![Part::Is(Field::Protocol, Value::Protocol(17)), from_dns, accept()]),
         Rule::new(vec![to_ssh, accept()]),
         Rule::new(vec![inside, Part::Is(Field::Ip6(End::Destination), gateway), accept()]),
+        Rule::new(vec![Part::TcpOpens, Part::Refuse(Transport::Tcp)]),
+        Rule::new(vec![Part::Refuse(Transport::Udp)]),
     ];
     let base = Base { kind: ChainKind::Filter, hook: Hook::Input, priority: -10, accept: false };
     chain("input", Some(base), rules)
@@ -126,6 +128,49 @@ fn a_table_reads_back_as_it_was_meant() {
     machine(|| {
         Nft::open().expect("open").replace(&host_table()).expect("replace");
         assert_eq!(run("nft list table inet netd"), include_str!("nft/host.golden"));
+    });
+}
+
+/// Programs listen, and clients are told that nobody does; what is open goes on.
+#[test]
+fn what_is_refused_is_told_at_once() {
+    machine(|| {
+        let ports = |transport| Part::In(vec![Field::Port(End::Destination, transport)], "shut".into());
+        let rules = vec![
+            Rule::new(vec![Part::TcpOpens, ports(Transport::Tcp), Part::Refuse(Transport::Tcp)]),
+            Rule::new(vec![ports(Transport::Udp), Part::Refuse(Transport::Udp)]),
+        ];
+        let table = Table {
+            family: Family::Inet,
+            name: "netd".into(),
+            sets: vec![set("shut", &[Type::Port], false, vec![])],
+            chains: vec![chain("shut", base(ChainKind::Filter, Hook::Input, 20), rules)],
+        };
+        let mut nft = Nft::open().expect("open");
+        nft.replace(&table).expect("replace");
+        for ip in ["127.0.0.1", "::1"].map(|ip| ip.parse::<IpAddr>().expect("address")) {
+            let listener = TcpListener::bind((ip, 0)).expect("bind");
+            let to = listener.local_addr().expect("address");
+            let _datagrams = UdpSocket::bind(to).expect("bind");
+            let mut open = TcpStream::connect(to).expect("nothing is refused yet");
+            let (mut accepted, _) = listener.accept().expect("accept");
+            let port = [Element::key(vec![Value::Port(to.port())])];
+            nft.add_elements("netd", "shut", &port).expect("add");
+
+            let begun = Instant::now();
+            assert_eq!(TcpStream::connect(to).expect_err("refused").kind(), ErrorKind::ConnectionRefused);
+            let client = UdpSocket::bind((ip, 0)).expect("bind");
+            client.connect(to).expect("connect");
+            client.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+            client.send(b"x").expect("send");
+            assert_eq!(client.recv(&mut [0]).expect_err("refused").kind(), ErrorKind::ConnectionRefused);
+            assert!(begun.elapsed() < Duration::from_secs(1));
+            open.write_all(b"y").expect("write");
+            accepted.read_exact(&mut [0]).expect("what is open goes on");
+
+            nft.del_elements("netd", "shut", &port).expect("remove");
+            TcpStream::connect(to).expect("it is served again");
+        }
     });
 }
 

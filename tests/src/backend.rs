@@ -1,7 +1,7 @@
 //! A backend of a service: a sandbox with `lab_echo` in it, on port 7000 (TCP and UDP) and, for people and health checks,
 //! 80. It answers with the sandbox's name.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::command::Process;
 use crate::daemon::Daemon;
 use crate::eventually::eventually;
+use crate::load::talk::datagram;
 use crate::load::{Answer, Talk};
 use crate::place::{PATIENCE, Place};
 
@@ -126,4 +127,15 @@ pub fn talk(from: &Place, to: impl Into<SocketAddr>) -> Result<Talk> {
     let to = to.into();
     let opened = from.enter(|| Talk::open(to, None, PATIENCE))?;
     opened.with_context(|| format!("talk to {to} from {}", from.name))
+}
+
+/// One exchange by datagrams, tried until it succeeds: the first may get lost while a neighbour's address is found.
+pub fn echoes(from: &Place, to: impl Into<SocketAddr>) -> Result<()> {
+    let to = to.into();
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = from.udp((any, 0))?;
+    socket.connect(to)?;
+    eventually(PATIENCE * 2, &format!("{to}/udp answers {}", from.name), || {
+        datagram(&socket, 17, 600, Duration::from_secs(1)).map(drop).map_err(Into::into)
+    })
 }

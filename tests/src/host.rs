@@ -96,6 +96,17 @@ impl Host {
         Ok(())
     }
 
+    /// Whether frames within bridges pass the host's rules.
+    pub fn filter_bridges(&self, wanted: bool) -> Result<()> {
+        for family in ["iptables", "ip6tables"] {
+            let key = PathBuf::from(format!("/proc/sys/net/bridge/bridge-nf-call-{family}"));
+            let value = u8::from(wanted).to_string();
+            // Without br_netfilter there is no such key, and no such filter.
+            self.enter(move || key.exists().then(|| fs::write(&key, value)).transpose())??;
+        }
+        Ok(())
+    }
+
     pub(crate) fn sandbox_places(&self) -> Vec<Place> {
         self.daemons
             .lock()

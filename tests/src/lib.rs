@@ -20,6 +20,7 @@ pub mod page;
 pub mod place;
 pub mod proxy_header;
 pub mod query;
+pub mod refusal;
 pub mod report;
 pub mod runtimes;
 pub mod show;

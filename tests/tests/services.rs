@@ -2,14 +2,16 @@
 //! refused, and what changes while they serve.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::{RData, RecordType};
+use netd_tests::backend::echoes;
 use netd_tests::query::{self, Resolver};
-use netd_tests::{Backend, Daemon, Place, eventually, scenario};
+use netd_tests::refusal::{of_tcp as refused, of_udp as refused_udp};
+use netd_tests::{Backend, Daemon, Host, Lab, Place, Setup, eventually, scenario};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,12 +37,13 @@ fn page(from: &Place, to: SocketAddr) -> Result<String> {
     Ok(body.split_whitespace().next().unwrap_or_default().to_owned())
 }
 
-fn refused(from: &Place, to: SocketAddr) -> Result<()> {
-    let begun = Instant::now();
-    let error = from.connect(to).err().with_context(|| format!("{to} is served"))?;
-    ensure!(error.kind() == ErrorKind::ConnectionRefused, "{to}: {error}");
-    ensure!(begun.elapsed() < Duration::from_millis(100), "{to} was refused after {:?}", begun.elapsed());
-    Ok(())
+/// A daemon that has the kernel lead clients to services in this way: BPF (`sk_lookup`), or without it (`tproxy`).
+fn daemon_by(host: &Host, way: &str) -> Result<Daemon> {
+    if way == "tproxy" {
+        host.filter_bridges(false)?;
+    }
+    let config = format!("[publish]\nsteer = \"{way}\"\n");
+    host.daemon_with(Setup { config, ..Setup::default() })
 }
 
 fn names(from: &Place, name: &str) -> Result<BTreeSet<IpAddr>> {
@@ -59,84 +62,105 @@ fn states(netd: &Daemon, service: &str) -> Result<Vec<(String, String)>> {
 
 #[test]
 fn a_service_answers_at_its_own_address_on_every_port() {
-    scenario(|lab| {
-        let host = lab.host("n1")?;
-        let netd = host.daemon()?;
-        netd.netd("network create app --ipv6")?;
-        netd.netd("network create other --ipv6")?;
-        netd.netd("service create web --network app")?;
-        let (v4, v6) = (vip(&netd, "web")?, vip6(&netd, "web")?);
-        let client = netd.create("client", "--network app")?;
-        let stranger = netd.create("stranger", "--network other")?;
-        for to in [SocketAddr::from((v4, 80)), (v6, 80).into(), (v4, 7000).into()] {
-            refused(&client, to).context("nobody answers for it yet")?;
-            refused(&host, to).context("nobody answers for it yet")?;
+    scenario(|lab| every_port(lab, "sk_lookup"));
+}
+
+#[test]
+fn a_service_answers_at_its_own_address_without_bpf() {
+    scenario(|lab| every_port(lab, "tproxy"));
+}
+
+fn every_port(lab: &Lab, way: &str) -> Result<()> {
+    let host = lab.host("n1")?;
+    let netd = daemon_by(&host, way)?;
+    // A server of the host's own on every address of both families is not met at the service's.
+    let _of_host = (host.listen((Ipv6Addr::UNSPECIFIED, 9000))?, host.udp((Ipv6Addr::UNSPECIFIED, 9000))?);
+    netd.netd("network create app --ipv6")?;
+    netd.netd("network create other --ipv6")?;
+    netd.netd("service create web --network app")?;
+    let (v4, v6) = (vip(&netd, "web")?, vip6(&netd, "web")?);
+    let client = netd.create("client", "--network app")?;
+    let stranger = netd.create("stranger", "--network other")?;
+    for to in [SocketAddr::from((v4, 80)), (v6, 80).into(), (v4, 9000).into(), (v6, 9000).into()] {
+        for from in [&client, &host] {
+            refused(from, to).context("nobody answers for it yet")?;
+            refused_udp(from, to).context("nobody answers for it yet")?;
         }
+        ensure!(stranger.connect(to).is_err(), "{to} is not for another network");
+    }
 
-        let one = Backend::start(&netd, "web1", "--service web")?;
-        let two = Backend::start(&netd, "web2", "--service web")?;
-        for to in [SocketAddr::from((v4, 80)), (v6, 80).into()] {
-            let mut met = BTreeSet::new();
-            for _ in 0..4 {
-                met.insert(page(&client, to)?);
-            }
-            ensure!(met == BTreeSet::from(["web1".into(), "web2".into()]), "{to} is shared out: {met:?}");
-            page(&host, to).context("from the host")?;
-            page(&one.place, to).context("from an endpoint of its own")?;
-            page(&two.place, to).context("from an endpoint of its own")?;
-            ensure!(stranger.connect(to).is_err(), "{to} is not for another network");
+    let one = Backend::start(&netd, "web1", "--service web")?;
+    let two = Backend::start(&netd, "web2", "--service web")?;
+    for to in [SocketAddr::from((v4, 80)), (v6, 80).into()] {
+        let mut met = BTreeSet::new();
+        for _ in 0..4 {
+            met.insert(page(&client, to)?);
         }
-        // A port that nobody has is refused by the endpoint, and the client is told at once.
-        ensure!(client.connect((v4, 81)).and_then(|mut stream| stream.read(&mut [0])).is_err());
+        ensure!(met == BTreeSet::from(["web1".into(), "web2".into()]), "{to} is shared out: {met:?}");
+        page(&host, to).context("from the host")?;
+        page(&one.place, to).context("from an endpoint of its own")?;
+        page(&two.place, to).context("from an endpoint of its own")?;
+        ensure!(stranger.connect(to).is_err(), "{to} is not for another network");
+        let datagrams = SocketAddr::new(to.ip(), 7000);
+        for from in [&client, &one.place] {
+            echoes(from, datagrams)?;
+        }
+    }
+    // A port that nobody has is refused by the endpoint, and the client is told at once.
+    ensure!(client.connect((v4, 81)).and_then(|mut stream| stream.read(&mut [0])).is_err());
+    ensure!(client.connect((v4, 9000)).and_then(|mut stream| stream.read(&mut [0])).is_err());
+    ensure!(states(&netd, "web")? == [("web1".into(), "ready".into()), ("web2".into(), "ready".into())]);
 
-        // A server of the host's own on every address is not met at the service's.
-        let _of_host = host.listen((Ipv4Addr::UNSPECIFIED, 9000))?;
-        ensure!(client.connect((v4, 9000)).and_then(|mut stream| stream.read(&mut [0])).is_err());
-        ensure!(states(&netd, "web")? == [("web1".into(), "ready".into()), ("web2".into(), "ready".into())]);
-
-        netd.netd("sandbox rm -f web1 web2")?;
-        refused(&client, (v4, 80).into()).context("nobody answers for it any more")?;
-        netd.netd("service rm web")?;
-        ensure!(names(&client, "web").map_or(true, |found| found.is_empty()), "its name went with it");
-        ensure!(!host.look("ip addr")?.contains(&format!("{v4}/")), "its address went with it");
-        Ok(())
-    });
+    netd.netd("sandbox rm -f web1 web2")?;
+    refused(&client, (v4, 80)).context("nobody answers for it any more")?;
+    refused_udp(&client, (v6, 7000)).context("nobody answers for it any more")?;
+    netd.netd("service rm web")?;
+    ensure!(names(&client, "web").map_or(true, |found| found.is_empty()), "its name went with it");
+    ensure!(!host.look("ip addr")?.contains(&format!("{v4}/")), "its address went with it");
+    Ok(())
 }
 
 #[test]
 fn declared_ports_alone_are_served() {
-    scenario(|lab| {
-        let host = lab.host("n1")?;
-        let netd = host.daemon()?;
-        netd.netd("network create app")?;
-        netd.netd("service create web --network app --port http=8080:80 --port 7000/udp")?;
-        let web = Backend::start(&netd, "web1", "--service web")?;
-        let client = netd.create("client", "--network app")?;
-        let v4 = vip(&netd, "web")?;
-        let _of_host = host.listen((Ipv4Addr::UNSPECIFIED, 9000))?;
-        ensure!(page(&client, (v4, 8080).into())? == web.name);
-        for port in [80, 7000, 9000] {
-            refused(&client, (v4, port).into())?;
-        }
-        let socket = client.udp((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((v4, 7001))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send(b"anybody?")?;
-        ensure!(socket.recv(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused));
+    scenario(|lab| declared_ports(lab, "sk_lookup"));
+}
 
-        let srv = Resolver::new(&client)?.ask("_http._tcp.web", RecordType::SRV)?;
-        let found = srv.answers.iter().find_map(|record| match &record.data {
-            RData::SRV(srv) => Some((srv.port, srv.target.to_string())),
-            _ => None,
-        });
-        ensure!(
-            found.as_ref().is_some_and(|(port, target)| *port == 8080 && target.starts_with("web.")),
-            "{found:?}"
-        );
-        netd.netd("service update web --port-add 81:80 --port-rm 8080")?;
-        ensure!(page(&client, (v4, 81).into())? == web.name);
-        refused(&client, (v4, 8080).into())
+#[test]
+fn declared_ports_alone_are_served_without_bpf() {
+    scenario(|lab| declared_ports(lab, "tproxy"));
+}
+
+fn declared_ports(lab: &Lab, way: &str) -> Result<()> {
+    let host = lab.host("n1")?;
+    let netd = daemon_by(&host, way)?;
+    netd.netd("network create app")?;
+    netd.netd("service create web --network app --port http=8080:80 --port 7000/udp")?;
+    let web = Backend::start(&netd, "web1", "--service web")?;
+    let client = netd.create("client", "--network app")?;
+    let v4 = vip(&netd, "web")?;
+    let _of_host = host.listen((Ipv4Addr::UNSPECIFIED, 9000))?;
+    ensure!(page(&client, (v4, 8080).into())? == web.name);
+    [&client, &host.place].iter().try_for_each(|from| echoes(from, (v4, 7000)))?;
+    for port in [80, 7000, 9000] {
+        refused(&client, (v4, port))?;
+        refused(&host, (v4, port))?;
+    }
+    let _of_host_udp = host.udp((Ipv4Addr::UNSPECIFIED, 7001))?;
+    refused_udp(&client, (v4, 7001))?;
+    refused_udp(&host, (v4, 7001))?;
+
+    let srv = Resolver::new(&client)?.ask("_http._tcp.web", RecordType::SRV)?;
+    let found = srv.answers.iter().find_map(|record| match &record.data {
+        RData::SRV(srv) => Some((srv.port, srv.target.to_string())),
+        _ => None,
     });
+    ensure!(
+        found.as_ref().is_some_and(|(port, target)| *port == 8080 && target.starts_with("web.")),
+        "{found:?}"
+    );
+    netd.netd("service update web --port-add 81:80 --port-rm 8080")?;
+    ensure!(page(&client, (v4, 81).into())? == web.name);
+    refused(&client, (v4, 8080))
 }
 
 #[test]
@@ -189,45 +213,52 @@ fn names_lead_to_the_address_the_endpoints_or_another_name() {
 
 #[test]
 fn published_ports_lead_to_endpoints_and_follow_updates() {
-    scenario(|lab| {
-        let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);
-        let netd = host.daemon()?;
-        netd.netd("network create app --ipv6")?;
-        netd.netd("service create web --network app -p 8080:80")?;
-        let web = Backend::start(&netd, "web1", "--service web")?;
-        let at = |port| [SocketAddr::from((host.v4, port)), (host.v6, port).into()];
-        for to in at(8080) {
-            ensure!(page(&outsider, to)? == web.name);
-        }
-        // What is there already is no change; what contradicts it is refused, and changes nothing.
-        netd.netd("service update web --publish-add 8080:80")?;
-        let before = netd.inspect("service", "web")?;
-        netd.try_netd("service update web --publish-add 9090:80 --publish-add 8080:20")?
-            .refused(1, "service web")?;
-        netd.try_netd("service update web --publish-add 9090:80 --publish-add 9090:20")?
-            .refused(1, "service web")?;
-        ensure!(netd.inspect("service", "web")? == before);
-        refused(&outsider, (host.v4, 9090).into())?;
+    scenario(|lab| published_ports(lab, "sk_lookup"));
+}
 
-        netd.netd("service update web --publish-add 9090:7000 --publish-add target=80")?;
-        let shown = netd.inspect("service", "web")?;
-        ensure!(shown["Ports"].as_array().is_some_and(|ports| ports.len() == 3), "{shown}");
-        ensure!(page(&outsider, (host.v4, 8080).into())? == web.name);
-        outsider.connect((host.v4, 9090)).context("both answer")?;
-        netd.netd("service update web --publish-rm 80")?;
-        refused(&outsider, (host.v4, 8080).into())?;
+#[test]
+fn published_ports_lead_to_endpoints_without_bpf() {
+    scenario(|lab| published_ports(lab, "tproxy"));
+}
 
-        // Who holds a port is told, whichever of the two came first.
-        netd.create("plain", "-p 8081:80")?;
-        netd.try_netd("service update web --publish-add 8081:80")?.refused(1, "sandbox plain")?;
-        netd.try_netd("sandbox create more -p 9090:80")?.refused(1, "service web")?;
-        let _foreign = host.listen((Ipv4Addr::UNSPECIFIED, 8082))?;
-        netd.try_netd("service create x --network app -p 8082:80")?.refused(1, "another program has it")?;
+fn published_ports(lab: &Lab, way: &str) -> Result<()> {
+    let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);
+    let netd = daemon_by(&host, way)?;
+    netd.netd("network create app --ipv6")?;
+    netd.netd("service create web --network app -p 8080:80")?;
+    let web = Backend::start(&netd, "web1", "--service web")?;
+    let at = |port| [SocketAddr::from((host.v4, port)), (host.v6, port).into()];
+    for to in at(8080) {
+        ensure!(page(&outsider, to)? == web.name);
+    }
+    // What is there already is no change; what contradicts it is refused, and changes nothing.
+    netd.netd("service update web --publish-add 8080:80")?;
+    let before = netd.inspect("service", "web")?;
+    netd.try_netd("service update web --publish-add 9090:80 --publish-add 8080:20")?
+        .refused(1, "service web")?;
+    netd.try_netd("service update web --publish-add 9090:80 --publish-add 9090:20")?
+        .refused(1, "service web")?;
+    ensure!(netd.inspect("service", "web")? == before);
+    refused(&outsider, (host.v4, 9090))?;
 
-        netd.netd("service rm web")?;
-        netd.netd("service create next --network app -p 8080:80 -p 9090:7000")?;
-        netd.create("next1", "--service next").map(drop)
-    });
+    netd.netd("service update web --publish-add 9090:7000 --publish-add target=80")?;
+    let shown = netd.inspect("service", "web")?;
+    ensure!(shown["Ports"].as_array().is_some_and(|ports| ports.len() == 3), "{shown}");
+    ensure!(page(&outsider, (host.v4, 8080).into())? == web.name);
+    outsider.connect((host.v4, 9090)).context("both answer")?;
+    netd.netd("service update web --publish-rm 80")?;
+    refused(&outsider, (host.v4, 8080))?;
+
+    // Who holds a port is told, whichever of the two came first.
+    netd.create("plain", "-p 8081:80")?;
+    netd.try_netd("service update web --publish-add 8081:80")?.refused(1, "sandbox plain")?;
+    netd.try_netd("sandbox create more -p 9090:80")?.refused(1, "service web")?;
+    let _foreign = host.listen((Ipv4Addr::UNSPECIFIED, 8082))?;
+    netd.try_netd("service create x --network app -p 8082:80")?.refused(1, "another program has it")?;
+
+    netd.netd("service rm web")?;
+    netd.netd("service create next --network app -p 8080:80 -p 9090:7000")?;
+    netd.create("next1", "--service next").map(drop)
 }
 
 #[test]
@@ -239,11 +270,11 @@ fn a_port_in_host_mode_is_there_while_an_endpoint_is() {
         netd.netd(
             "service create web --network app -p published=8080,target=80,mode=host --endpoint-mode dnsrr",
         )?;
-        refused(&host, (Ipv4Addr::LOCALHOST, 8080).into())?;
+        refused(&host, (Ipv4Addr::LOCALHOST, 8080))?;
         let web = Backend::start(&netd, "web1", "--service web")?;
         ensure!(page(&host, (Ipv4Addr::LOCALHOST, 8080).into())? == web.name);
         netd.netd("sandbox rm -f web1")?;
-        refused(&host, (Ipv4Addr::LOCALHOST, 8080).into())?;
+        refused(&host, (Ipv4Addr::LOCALHOST, 8080))?;
         netd.try_netd("sandbox create x -p 8080:80")?.refused(1, "service web").map(drop)
     });
 }
@@ -262,7 +293,7 @@ fn backends_outside_are_reached_at_their_own_port() {
             netd_tests::traffic::exchange(&client, (v4, port).into(), 1, 10_000, 10_000)?;
         }
         netd.netd(&format!("service update db --backend-rm {}:5432", outside.v4))?;
-        refused(&client, (v4, 80).into())
+        refused(&client, (v4, 80))
     });
 }
 
@@ -380,52 +411,59 @@ fn a_removal_that_the_daemon_did_not_live_to_see_goes_on_with_the_next() {
 
 #[test]
 fn services_outlive_both_processes() {
-    scenario(|lab| {
-        let host = lab.host("n1")?;
-        let netd = host.daemon()?;
-        netd.netd("network create app --ipv6")?;
-        netd.netd("service create web --network app -p 8080:80 --port 80")?;
-        let web = Backend::start(&netd, "web1", "--service web")?;
-        let client = netd.create("client", "--network app")?;
-        let (v4, v6) = (vip(&netd, "web")?, vip6(&netd, "web")?);
-        let check = |what: &str| -> Result<()> {
-            for to in [SocketAddr::from((v4, 80)), (v6, 80).into()] {
-                ensure!(page(&client, to).with_context(|| format!("{to} after {what}"))? == web.name);
-            }
-            ensure!(page(&host, (host.v4, 8080).into())? == web.name, "published, after {what}");
-            refused(&client, (v4, 81).into()).with_context(|| format!("after {what}"))
-        };
-        check("the beginning")?;
-        netd.kill()?;
-        check("the death of the control plane")?;
-        // Taken off while nobody looks, and one that nobody has asked for.
-        let device = host.look("ip -o addr")?;
-        let device =
-            device.lines().find(|line| line.contains(&format!(" {v4}/"))).context("the address is there")?;
-        let device = device.split_whitespace().nth(1).context("a device")?;
-        host.sh(&format!("ip addr del {v4}/32 dev {device}"))?;
-        let mut stray = v4.octets();
-        stray[3] ^= 1;
-        let stray = Ipv4Addr::from(stray);
-        host.sh(&format!("ip addr add {stray}/32 dev {device}"))?;
-        netd.start()?;
-        check("its return")?;
-        ensure!(!host.look("ip addr")?.contains(&format!("{stray}/")), "what no record knows is taken off");
+    scenario(|lab| outlives(lab, "sk_lookup"));
+}
 
-        // Without an endpoint, too: programs of the host do not answer there, and the next endpoint does.
-        netd.netd("sandbox rm -f web1")?;
-        let _of_host = host.listen((Ipv4Addr::UNSPECIFIED, 80))?;
-        refused(&client, (v4, 80).into())?;
-        netd.kill_dataplane()?;
-        eventually(PATIENCE, "another data plane is there", || netd.netd("service inspect web").map(drop))?;
-        refused(&client, (v4, 80).into()).context("after the death of the data plane")?;
-        netd.kill()?;
-        netd.start()?;
-        refused(&client, (v4, 80).into()).context("after another start")?;
-        let next = Backend::start(&netd, "web2", "--service web")?;
-        ensure!(page(&client, (v4, 80).into())? == next.name);
-        Ok(())
-    });
+#[test]
+fn services_outlive_both_processes_without_bpf() {
+    scenario(|lab| outlives(lab, "tproxy"));
+}
+
+fn outlives(lab: &Lab, way: &str) -> Result<()> {
+    let host = lab.host("n1")?;
+    let netd = daemon_by(&host, way)?;
+    netd.netd("network create app --ipv6")?;
+    netd.netd("service create web --network app -p 8080:80 --port 80")?;
+    let web = Backend::start(&netd, "web1", "--service web")?;
+    let client = netd.create("client", "--network app")?;
+    let (v4, v6) = (vip(&netd, "web")?, vip6(&netd, "web")?);
+    let check = |what: &str| -> Result<()> {
+        for to in [SocketAddr::from((v4, 80)), (v6, 80).into()] {
+            ensure!(page(&client, to).with_context(|| format!("{to} after {what}"))? == web.name);
+        }
+        ensure!(page(&host, (host.v4, 8080).into())? == web.name, "published, after {what}");
+        refused(&client, (v4, 81)).with_context(|| format!("after {what}"))
+    };
+    check("the beginning")?;
+    netd.kill()?;
+    check("the death of the control plane")?;
+    // Taken off while nobody looks, and one that nobody has asked for.
+    let device = host.look("ip -o addr")?;
+    let device =
+        device.lines().find(|line| line.contains(&format!(" {v4}/"))).context("the address is there")?;
+    let device = device.split_whitespace().nth(1).context("a device")?;
+    host.sh(&format!("ip addr del {v4}/32 dev {device}"))?;
+    let mut stray = v4.octets();
+    stray[3] ^= 1;
+    let stray = Ipv4Addr::from(stray);
+    host.sh(&format!("ip addr add {stray}/32 dev {device}"))?;
+    netd.start()?;
+    check("its return")?;
+    ensure!(!host.look("ip addr")?.contains(&format!("{stray}/")), "what no record knows is taken off");
+
+    // Without an endpoint, too: programs of the host do not answer there, and the next endpoint does.
+    netd.netd("sandbox rm -f web1")?;
+    let _of_host = host.listen((Ipv4Addr::UNSPECIFIED, 80))?;
+    refused(&client, (v4, 80))?;
+    netd.kill_dataplane()?;
+    eventually(PATIENCE, "another data plane is there", || netd.netd("service inspect web").map(drop))?;
+    refused(&client, (v4, 80)).context("after the death of the data plane")?;
+    netd.kill()?;
+    netd.start()?;
+    refused(&client, (v4, 80)).context("after another start")?;
+    let next = Backend::start(&netd, "web2", "--service web")?;
+    ensure!(page(&client, (v4, 80).into())? == next.name);
+    Ok(())
 }
 
 #[test]

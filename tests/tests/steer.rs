@@ -90,7 +90,7 @@ fn works_beside_reservations(lab: &Lab, way: &str) -> Result<()> {
     let (host, outsider) = (lab.host("n1")?, lab.host("outsider")?);
     let netd = host.daemon_with(by(way))?;
     if way == "tproxy" {
-        bridge_filter(&host, 0)?;
+        host.filter_bridges(false)?;
     }
     netd.netd("network create app --ipv6")?;
     netd.netd("network create other --ipv6")?;
@@ -132,8 +132,8 @@ fn a_steered_port_works_from_everywhere_without_bpf() {
         // With frames of bridges led through the host's rules, tproxy cannot serve sandboxes: doctor says so.
         let host = lab.host("filtered")?;
         let netd = host.daemon_with(by("tproxy"))?;
-        for (value, warns) in [(1, true), (0, false)] {
-            bridge_filter(&host, value)?;
+        for (value, warns) in [(true, true), (false, false)] {
+            host.filter_bridges(value)?;
             let checks = netd.netd("doctor --format json")?.json()?;
             let checks = checks["checks"].as_array().context("checks")?;
             let steering = checks.iter().find(|check| check["name"] == "steering").context("steering")?;
@@ -142,18 +142,6 @@ fn a_steered_port_works_from_everywhere_without_bpf() {
         }
         Ok(())
     });
-}
-
-/// Whether frames within bridges pass the host's rules.
-fn bridge_filter(host: &Host, value: u8) -> Result<()> {
-    for family in ["iptables", "ip6tables"] {
-        let key = format!("/proc/sys/net/bridge/bridge-nf-call-{family}");
-        // Without br_netfilter there is no such key, and no such filter.
-        host.enter(move || {
-            Path::new(&key).exists().then(|| std::fs::write(&key, value.to_string())).transpose()
-        })??;
-    }
-    Ok(())
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Ports that are steered: their funnels among the sockets that are held, the kernel's part of leading them there.
+//! Ports that are steered: their funnels among the sockets that are held, the kernel's part of leading them there. And
+//! published ports that nobody can answer for, which the kernel refuses.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,8 +12,8 @@ use super::{Reconcile, sockets};
 use crate::dataplane::SocketUse;
 use crate::error::{Chain, Result};
 use crate::firewall::{self, Vip};
-use crate::model::{self, Driver, Id, Model, Protocol, PublishBy};
-use crate::steer::{Moves, Steering, Taken};
+use crate::model::{self, Driver, Id, Model, Protocol, PublishBy, Service};
+use crate::steer::{Moves, Steering, Taken, Vacancy};
 use crate::tables::Change;
 
 impl Reconcile {
@@ -52,19 +53,24 @@ impl Reconcile {
     }
 
     /// The rules for the addresses of services: a few elements, or the whole table.
-    pub(super) fn write_vips(&mut self, vips: &Vips, model: &Model) {
+    pub(super) fn write_vips(&mut self, vips: &Vips, model: &Model) -> bool {
         match vips {
-            Vips::Same => {}
-            Vips::All => self.write_firewall(model),
+            Vips::Same => false,
+            Vips::All => {
+                self.write_firewall(model);
+                true
+            }
             Vips::Few { gone, new } => {
                 let sets = firewall::vip_change(gone, new);
                 let changes: Vec<SetChange<'_>> =
                     sets.iter().map(|(set, (remove, add))| SetChange { set, add, remove }).collect();
                 // Somebody may have flushed it, or nobody written it yet.
-                if let Err(error) = self.nft.change(firewall::TABLE, &changes) {
-                    tracing::debug!(error = %Chain(&error), "writing the firewall table anew");
+                let changed = self.nft.change(firewall::TABLE, &changes);
+                if let Err(error) = &changed {
+                    tracing::debug!(error = %Chain(error), "writing the firewall table anew");
                     self.write_firewall(model);
                 }
+                changed.is_err()
             }
         }
     }
@@ -132,20 +138,28 @@ impl Reconcile {
 
     /// Steers exactly what these changes, which are everything, put.
     pub(super) fn steer_all(&mut self, changes: &[Change], model: &Model) {
-        let was_open = self.steering.is_open();
         if !changes.iter().any(|change| steered(change).is_some()) && !self.steering.has_vips() {
             self.steering.close();
         }
         let moves = self.steering.follow(changes, true);
-        let is_used = self.steering.has_vips() || publishes_steered(model);
-        if was_open || is_used {
-            self.write_firewall(model);
-        }
-        self.lead(&moves, model);
+        self.write_firewall(model);
+        self.lead(&moves, true, model);
     }
 
-    pub(super) fn lead(&mut self, moves: &Moves, model: &Model) {
-        if moves.is_empty() {
+    /// Before there is a data plane nothing is refused, or what an earlier daemon has left is. `is_written`: the host's table
+    /// has just been written whole.
+    pub(super) fn refuse(&mut self, moves: &Moves, is_written: bool, model: &Model) {
+        if moves.is_empty() || is_written || self.session.is_none() {
+            return;
+        }
+        if let Err(error) = Vacancy::carry_out(moves, &mut self.nft) {
+            tracing::warn!(error = %Chain(&error), "cannot change which ports are refused: writing all of it anew");
+            self.write_firewall(model);
+        }
+    }
+
+    pub(super) fn lead(&mut self, moves: &Moves, is_written: bool, model: &Model) {
+        if moves.is_empty() || (is_written && self.steering.is_by_tproxy()) {
             return;
         }
         if let Err(error) = self.steering.carry_out(moves, &mut self.nft) {
@@ -154,10 +168,14 @@ impl Reconcile {
         }
     }
 
-    /// Where ports are steered to is known when the data plane has handed its sockets over. Until then the table that an
-    /// earlier daemon has left leads there.
-    pub(super) fn awaits_funnels(&self, model: &Model) -> bool {
-        self.session.is_none() && (self.steering.has_vips() || publishes_steered(model))
+    /// Where ports are steered to, and which are ours, is known when the data plane has handed its sockets over. Until then
+    /// the table that an earlier daemon has left leads and refuses.
+    pub(super) fn awaits_sockets(&self, model: &Model) -> bool {
+        let publishes = |service: &Service| !service.publishes.is_empty();
+        self.session.is_none()
+            && (self.steering.has_vips()
+                || publishes_steered(model)
+                || model.services.values().any(|service| publishes(service)))
     }
 }
 

@@ -1,4 +1,5 @@
-//! What steering adds to the host's table `inet netd`. Pure. The number of rules is fixed; ports are elements of sets.
+//! What steering adds to the host's table `inet netd`: where ports are led, and at which nobody is met. Pure. The number
+//! of rules is fixed; ports are elements of sets.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,16 +7,22 @@ use std::net::SocketAddr;
 use netd_sys::bpf::{Steered, Transport};
 use netd_sys::datagram::MARK;
 use netd_sys::nft::{
-    Base, Chain, ChainKind, Element, End, Field, Hook, IpVersion, Part, Rule, Set, Type, Value,
+    Base, Chain, ChainKind, Element, End, Field, Hook, IpVersion, Part, Rule, Set, Type, Value, Verdict,
+    ct_state,
 };
 
-use super::funnel::Kind;
+use super::funnel::{KINDS, Kind};
 use crate::firewall::vip_set;
 
 /// NF_IP_PRI_MANGLE: where packets are led to sockets; after connection tracking, before any NAT.
 const MANGLE: i32 = -150;
+/// After the filters of the host, so that what they drop is dropped, and in silence: firewalld's are at 10.
+const BEHIND_FILTERS: i32 = 20;
 /// NF_IP_PRI_RAW: before connection tracking, which so sees an answer with the port it belongs to.
 const RAW: i32 = -300;
+
+/// How the sets of vacant ports begin.
+const VACANT: &str = "vacant_";
 
 /// A funnel, and where its sockets are.
 pub(super) type Place = (Kind, SocketAddr);
@@ -35,12 +42,8 @@ pub(super) fn answers() -> Chain {
 pub(super) fn tproxy(places: &[Place]) -> Chain {
     let mut rules = Vec::with_capacity(Reach::ALL.len() * places.len());
     for (kind, to) in places {
-        let (address, version) = if kind.is_ipv4 {
-            (Field::Ip4(End::Destination), IpVersion::V4)
-        } else {
-            (Field::Ip6(End::Destination), IpVersion::V6)
-        };
-        let port = Field::Port(End::Destination, kind.transport());
+        let (address, port) = ends(kind);
+        let version = if kind.is_ipv4 { IpVersion::V4 } else { IpVersion::V6 };
         let one = Part::In(vec![address, port], name(kind, Reach::One));
         let ports = Part::In(vec![address], name(kind, Reach::EveryPort));
         let is_tcp_or_udp = Part::Is(Field::Protocol, Value::Protocol(number(kind.transport())));
@@ -60,12 +63,92 @@ pub(super) fn tproxy(places: &[Place]) -> Chain {
     }
 }
 
-/// The sets that the chain looks into.
+/// What was not led anywhere and is for a service's address: programs of the host are not met there. sk_lookup has its
+/// own way to say so.
+pub(super) fn unserved(places: &[Place]) -> Chain {
+    let refused = places.iter().map(|(kind, _)| {
+        let (address, port) = ends(kind);
+        let parts = vec![
+            Part::In(vec![address], vip_set(kind.is_ipv4).into()),
+            Part::NotIn(vec![address, port], name(kind, Reach::One)),
+            Part::NotIn(vec![address], name(kind, Reach::EveryPort)),
+        ];
+        Rule::new(refuse(kind, parts)).comment("no port of the service")
+    });
+    // A program of the host asks from that very address, so its answers are to it.
+    let answered = vec![
+        Part::Is(Field::Iifname, Value::Name("lo".into())),
+        Part::Connection(ct_state::ESTABLISHED),
+        Part::Verdict(Verdict::Accept),
+    ];
+    let answered = Rule::new(answered).comment("answers to programs of the host");
+    behind_filters("unserved", [answered].into_iter().chain(refused).collect())
+}
+
+/// Published ports that nobody can answer for, whose sockets stay.
+pub(super) fn vacant() -> Chain {
+    let mut rules = Vec::with_capacity(2 * KINDS.len());
+    for kind in &KINDS {
+        let (address, port) = ends(kind);
+        let set = |reach| format!("{VACANT}{}", name(kind, reach));
+        let one = vec![Part::In(vec![address, port], set(Reach::One))];
+        let every = vec![
+            Part::In(vec![port], set(Reach::EveryAddress)),
+            Part::NotIn(vec![address], vip_set(kind.is_ipv4).into()),
+            // Answers to those for whom the data plane connects come in here too, to addresses of others.
+            Part::ToHost,
+        ];
+        rules.push(Rule::new(refuse(kind, one)).comment("nobody answers for it"));
+        rules.push(Rule::new(refuse(kind, every)).comment("nobody answers for it"));
+    }
+    behind_filters("vacant", rules)
+}
+
+/// The sets that this chain looks into.
+pub(super) fn vacant_sets<'a>(ports: impl IntoIterator<Item = &'a Steered>) -> Vec<Set> {
+    let reaches = [Reach::One, Reach::EveryAddress];
+    sets_of(VACANT, KINDS.iter(), &reaches, ports)
+}
+
+/// Those ports as elements of them.
+pub(super) fn by_vacant_set<'a>(
+    ports: impl IntoIterator<Item = &'a Steered>,
+) -> BTreeMap<String, Vec<Element>> {
+    by_set(ports).into_iter().map(|(name, elements)| (format!("{VACANT}{name}"), elements)).collect()
+}
+
+/// What these parts match of that kind is refused: of TCP what opens a connection, for open ones end by themselves.
+fn refuse(kind: &Kind, parts: Vec<Part>) -> Vec<Part> {
+    let opens = (kind.transport() == Transport::Tcp).then_some(Part::TcpOpens);
+    let is_of_kind = Part::Is(Field::Protocol, Value::Protocol(number(kind.transport())));
+    [is_of_kind].into_iter().chain(opens).chain(parts).chain([Part::Refuse(kind.transport())]).collect()
+}
+
+fn ends(kind: &Kind) -> (Field, Field) {
+    let address = if kind.is_ipv4 { Field::Ip4(End::Destination) } else { Field::Ip6(End::Destination) };
+    (address, Field::Port(End::Destination, kind.transport()))
+}
+
+fn behind_filters(name: &str, rules: Vec<Rule>) -> Chain {
+    let base = Base { kind: ChainKind::Filter, hook: Hook::Input, priority: BEHIND_FILTERS, accept: true };
+    Chain { name: name.into(), base: Some(base), rules }
+}
+
+/// The sets that the chain `steer` looks into.
 pub(super) fn sets<'a>(places: &[Place], ports: impl IntoIterator<Item = &'a Steered>) -> Vec<Set> {
+    sets_of("", places.iter().map(|(kind, _)| kind), &Reach::ALL, ports)
+}
+
+fn sets_of<'a, 'k>(
+    prefix: &str,
+    kinds: impl Iterator<Item = &'k Kind>,
+    reaches: &[Reach],
+    ports: impl IntoIterator<Item = &'a Steered>,
+) -> Vec<Set> {
     let mut elements = by_set(ports);
-    let mut sets = Vec::with_capacity(Reach::ALL.len() * places.len());
-    for (kind, _) in places {
-        for reach in Reach::ALL {
+    let mut sets = Vec::new();
+    for kind in kinds {
+        for &reach in reaches {
             let name = name(kind, reach);
             let elements = elements.remove(&name).unwrap_or_default();
             let address = if kind.is_ipv4 { Type::Ip4 } else { Type::Ip6 };
@@ -74,7 +157,7 @@ pub(super) fn sets<'a>(places: &[Place], ports: impl IntoIterator<Item = &'a Ste
                 Reach::EveryPort => vec![address],
                 Reach::EveryAddress => vec![Type::Port],
             };
-            sets.push(Set { name, key, intervals: false, map: false, elements });
+            sets.push(Set { name: format!("{prefix}{name}"), key, intervals: false, map: false, elements });
         }
     }
     sets
@@ -147,7 +230,6 @@ fn number(transport: Transport) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::funnel::KINDS;
     use super::*;
 
     #[test]
@@ -167,5 +249,6 @@ mod tests {
             sets.iter().map(|set| (&*set.name, set.elements.len())).filter(|(_, size)| *size > 0).collect();
         assert_eq!(sizes, [("tcp4", 1000), ("udp6_at", 1), ("udp6_on", 1)]);
         assert_eq!((sets.len(), tproxy(&places).rules.len()), (12, 12));
+        assert_eq!((vacant_sets(&ports).len(), vacant().rules.len()), (8, 8));
     }
 }

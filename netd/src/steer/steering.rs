@@ -45,8 +45,8 @@ enum Way {
 /// Ports to be led from now on, and no longer.
 #[derive(Debug, Default)]
 pub(crate) struct Moves {
-    put: Vec<Steered>,
-    removed: Vec<Steered>,
+    pub(super) put: Vec<Steered>,
+    pub(super) removed: Vec<Steered>,
 }
 
 /// A funnel's id and its sockets.
@@ -276,6 +276,7 @@ impl Steering {
         if matches!(active.way, Way::Tproxy(_)) {
             table.sets.extend(rules::sets(&active.places, active.ports.values()));
             table.chains.push(rules::tproxy(&active.places));
+            table.chains.push(rules::unserved(&active.places));
         }
     }
 
@@ -322,10 +323,13 @@ fn address(socket: impl std::os::fd::AsFd) -> Result<SocketAddr> {
 }
 
 fn steered(listener: &Listener) -> Option<Steered> {
-    listener.funnel.as_ref()?;
+    listener.funnel.as_ref().map(|_| place(listener))
+}
+
+pub(super) fn place(listener: &Listener) -> Steered {
     let transport = match listener.protocol {
         Carried::Tcp => Transport::Tcp,
         Carried::Udp => Transport::Udp,
     };
-    Some(Steered { transport, address: listener.address.ip(), port: listener.address.port() })
+    Steered { transport, address: listener.address.ip(), port: listener.address.port() }
 }

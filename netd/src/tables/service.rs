@@ -47,12 +47,11 @@ pub(super) fn of(service: &Service, model: &Model) -> Part {
     let listeners = vip_listeners(service, &members, model);
     part.listeners.extend(listeners.map(|listener| (Arc::clone(&listener.id), listener)));
     let here: Vec<Member> = members.iter().filter(|member| member.place == Place::Here).cloned().collect();
-    let has_here = usable(&here).next().is_some();
     for publish in &service.publishes {
         let to = match publish.mode {
             PublishMode::Ingress => service_id(&service.id),
-            PublishMode::Host if has_here => service_id_here(&service.id),
-            PublishMode::Host => continue,
+            PublishMode::Host if here.is_empty() => continue,
+            PublishMode::Host => service_id_here(&service.id),
         };
         for &address in &publish.addresses {
             let listener = published(service, publish, address, &to, model);

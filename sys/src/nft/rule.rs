@@ -59,7 +59,8 @@ impl Program {
             Part::Marked(half) => self.marked(*half),
             Part::Transparent => self.transparent(),
             Part::Connection(states) => self.connection(*states),
-            Part::TcpSyn => self.tcp_syn(),
+            Part::TcpSyn => self.tcp_flags(TCP_SYN, Operator::NotEqual, 0),
+            Part::TcpOpens => self.tcp_flags(TCP_SYN | TCP_ACK, Operator::Equal, TCP_SYN),
             Part::ArpForm => self.arp_form(),
             Part::Counter => self.plain("counter", vec![]),
             Part::Notrack => self.plain("notrack", vec![]),
@@ -81,6 +82,7 @@ impl Program {
             Part::Tproxy(to) => self.tproxy(*to),
             Part::SetMaxSegment(size) => self.set_max_segment(*size),
             Part::Masquerade => self.plain("masq", vec![]),
+            Part::Refuse(transport) => self.refuse(*transport),
             Part::Verdict(it) => self.steps.push(Expressions::Immediate(vec![
                 Immediate::DestinationRegister(Register::Verdict),
                 Immediate::Data(DataAttribute::Verdict(verdict(it))),
@@ -218,11 +220,21 @@ impl Program {
         self.check(Operator::NotEqual, vec![0; 4]);
     }
 
-    fn tcp_syn(&mut self) {
+    fn tcp_flags(&mut self, of: u8, operator: Operator, flags: u8) {
         self.presume_protocol(protocol(Transport::Tcp));
         self.payload(TRANSPORT, 13, 1, 0);
-        self.mask(&[TCP_SYN]);
-        self.check(Operator::NotEqual, vec![0]);
+        self.mask(&[of]);
+        self.check(operator, vec![flags]);
+    }
+
+    fn refuse(&mut self, transport: Transport) {
+        self.presume_protocol(protocol(transport));
+        let (kind, code) = match transport {
+            Transport::Tcp => (REJECT_TCP_RST, 0),
+            Transport::Udp => (REJECT_ICMPX_UNREACH, REJECT_ICMPX_PORT_UNREACH),
+        };
+        let how = vec![number(REJECT_TYPE, kind), DefaultNla::new(REJECT_ICMP_CODE, vec![code])];
+        self.plain("reject", how);
     }
 
     /// Ethernet, IPv4, and the lengths of their addresses.
@@ -383,6 +395,7 @@ const LINK: u32 = 0;
 const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 const TCP_SYN: u8 = 2;
+const TCP_ACK: u8 = 16;
 const TCPOPT_MAXSEG: u8 = 2;
 const LOOKUP_INVERTED: u32 = 1;
 const UDATA_COMMENT: u8 = 0;
@@ -402,6 +415,11 @@ const TPROXY_REG_PORT: u16 = 3;
 const CT_DREG: u16 = 1;
 const CT_KEY: u16 = 2;
 const CT_STATE: u32 = 0;
+const REJECT_TYPE: u16 = 1;
+const REJECT_ICMP_CODE: u16 = 2;
+const REJECT_TCP_RST: u32 = 1;
+const REJECT_ICMPX_UNREACH: u32 = 2;
+const REJECT_ICMPX_PORT_UNREACH: u8 = 1;
 const RT_DREG: u16 = 1;
 const RT_KEY: u16 = 2;
 const RT_TCPMSS: u32 = 3;

@@ -116,8 +116,10 @@ pub enum Part {
     Transparent,
     /// The connection is in one of these states (`ct_state`).
     Connection(u32),
-    /// The packet opens a TCP connection.
+    /// The packet opens a TCP connection, or agrees to one.
     TcpSyn,
+    /// The packet opens a TCP connection.
+    TcpOpens,
     /// ARP of addresses of IPv4 on Ethernet.
     ArpForm,
     Counter,
@@ -134,6 +136,8 @@ pub enum Part {
     /// Limits what the TCP option of a SYN promises; see `TcpSyn`.
     SetMaxSegment(MaxSegment),
     Masquerade,
+    /// Answers as if nobody listened: with a reset, or that the port is unreachable.
+    Refuse(Transport),
     Verdict(Verdict),
 }
 
