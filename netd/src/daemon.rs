@@ -148,7 +148,9 @@ fn start_dataplane(config: &Config, engine: &Engine<World>) -> DataPlane {
                 world.connected(session, revision, inventory);
             }
             Event::NeedSockets { session, key, used } => world.supply(&session, &key, used),
-            Event::Health { service, backend, well } => manager::note_health(world, &service, &backend, well),
+            Event::Health { service, backend, well, why } => {
+                manager::note_health(world, &service, &backend, well, why.as_ref());
+            }
             Event::Refused { revision, error } => {
                 tracing::error!(revision, error, "the data plane refuses a table");
             }

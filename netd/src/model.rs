@@ -22,8 +22,8 @@ pub(crate) use indexed::{Indexed, Keyed, NetworkKey, PeerKey, SandboxKey, Servic
 pub(crate) use node::{Availability, Lease, LeaseHolder, Member, Node, Peer};
 pub(crate) use pool::{AddressPool, PoolAddress, Purpose};
 pub(crate) use service::{
-    Answer, EastWest, ExternalBackend, HealthCheck, HealthProbe, ProxyProtocol, PublishMode, Service,
-    ServicePolicy, ServicePort, ServicePublish,
+    Answer, EastWest, ExternalBackend, Finding, Findings, HealthCheck, HealthProbe, ProxyProtocol,
+    PublishMode, Service, ServicePolicy, ServicePort, ServicePublish,
 };
 
 /// 64 lower-case hex digits, as Docker's ids. The first 12 are the short id.
@@ -161,6 +161,12 @@ pub(crate) struct Membership {
     pub service: Id,
     pub weight: u16,
     pub state: EndpointState,
+    /// Since when it is in that state.
+    #[serde(default)]
+    pub since: Option<SystemTime>,
+    /// Why it takes no connections, for people to read.
+    #[serde(default)]
+    pub why: Option<Arc<str>>,
 }
 
 /// Whether a backend takes connections. One that is gone has no record.
@@ -292,6 +298,7 @@ pub(crate) enum Change {
     Node { before: Option<Arc<Node>>, after: Option<Arc<Node>> },
     Member { before: Option<Arc<Member>>, after: Option<Arc<Member>> },
     Peer { before: Option<Arc<Peer>>, after: Option<Arc<Peer>> },
+    Findings { before: Option<Arc<Findings>>, after: Option<Arc<Findings>> },
 }
 
 /// Every record.
@@ -307,6 +314,8 @@ pub(crate) struct Model {
     pub members: BTreeMap<Id, Arc<Member>>,
     /// Endpoints of other nodes.
     pub peers: Indexed<Peer>,
+    /// Of backends outside, by service.
+    pub findings: BTreeMap<Id, Arc<Findings>>,
     /// Addresses of overlay networks that are held, by network.
     pub leases: BTreeMap<Id, BTreeMap<IpAddr, Arc<Lease>>>,
     /// What nodes show each other where they take connections for their backends.

@@ -142,6 +142,13 @@ impl Projection {
                     self.peer(&peer.id, after.clone(), round);
                 }
             }
+            model::Change::Findings { before, after } => {
+                if let Some(findings) = before.as_ref().or(after.as_ref()) {
+                    let id = Id::clone(&findings.service);
+                    let concerned = Concerned::service(Id::clone(&id));
+                    self.replace(concerned, round, |model| set(&mut model.findings, id, after.clone()));
+                }
+            }
         }
     }
 

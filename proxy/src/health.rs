@@ -12,6 +12,7 @@ mod verdict;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -22,7 +23,35 @@ use crate::table::{BackendId, Check, Place, Probe, Service, ServiceId};
 pub struct Health {
     pub service: ServiceId,
     pub backend: BackendId,
-    pub well: bool,
+    /// Or why not.
+    pub verdict: Result<(), Unwell>,
+}
+
+/// What was wrong with the last answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwell {
+    /// Nobody listens there.
+    Refused,
+    /// There is no way to it, or it broke the connection off.
+    Broken,
+    /// It took longer than the check allows.
+    Late,
+    /// Not what was asked for: no HTTP, or the end of it too early.
+    Garbled,
+    /// HTTP's number for what is neither success nor another place.
+    Status(u16),
+}
+
+impl fmt::Display for Unwell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("the connection was refused"),
+            Self::Broken => f.write_str("there was no connection"),
+            Self::Late => f.write_str("there was no answer in time"),
+            Self::Garbled => f.write_str("the answer was no HTTP"),
+            Self::Status(status) => write!(f, "the answer was status {status}"),
+        }
+    }
 }
 
 /// Whom a check asks, and what. A verdict is of a target: at another address, or asked otherwise, the same backend is

@@ -48,7 +48,7 @@ pub mod table;
 pub mod udp;
 
 pub use error::Error;
-pub use health::Health;
+pub use health::{Health, Unwell};
 pub use hop::{HopCounts, Refusal};
 pub use metrics::{CONNECT_BOUNDS, Counts, Failure};
 pub use proxy::{Config, Proxy};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::{Bed, PATIENCE, Server, backend, connect, eventually, refusing};
 use netd_proxy::table::{BackendState, Check, Place, Probe};
-use netd_proxy::{Failure, Health};
+use netd_proxy::{Failure, Health, Unwell};
 
 fn check(probe: Probe) -> Check {
     let interval = Duration::from_millis(20);
@@ -36,9 +36,14 @@ fn checked(backends: &[SocketAddr], check: Check) -> (Bed, Receiver<Health>) {
 }
 
 fn next(told: &Receiver<Health>) -> (String, bool) {
-    let Health { service, backend, well } = told.recv_timeout(PATIENCE).unwrap();
+    let (backend, verdict) = verdict(told);
+    (backend, verdict.is_ok())
+}
+
+fn verdict(told: &Receiver<Health>) -> (String, Result<(), Unwell>) {
+    let Health { service, backend, verdict } = told.recv_timeout(PATIENCE).unwrap();
     assert_eq!(&*service, "s");
-    (backend.to_string(), well)
+    (backend.to_string(), verdict)
 }
 
 fn is_served(address: SocketAddr) -> bool {
@@ -98,6 +103,22 @@ fn a_backend_serves_once_it_is_found_well_and_no_more_when_it_is_not() {
 }
 
 #[test]
+fn it_is_told_what_was_wrong() {
+    let odd = Server::named("no HTTP at all\r\n\r\n");
+    let sad = Server::named("HTTP/1.1 503 Service Unavailable\r\n\r\n");
+    let quiet = Server::new(|mut stream| stream.read(&mut [0; 512]).map(|_| std::thread::park()));
+    let nobody = refusing();
+    let quick = Check { timeout: Duration::from_millis(60), ..check(http("/")) };
+    let all = [odd.address, sad.address, quiet.address, nobody];
+    let (_bed, told) = checked(&all, quick);
+    let found: std::collections::HashMap<_, _> = all.iter().map(|_| verdict(&told)).collect();
+    let why = [Unwell::Garbled, Unwell::Status(503), Unwell::Late, Unwell::Refused];
+    for (address, why) in all.iter().zip(why) {
+        assert_eq!(found[&address.to_string()], Err(why), "{why}");
+    }
+}
+
+#[test]
 fn a_server_that_never_ends_its_answer_is_unwell() {
     let drip = Server::new(|mut stream| {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n")?;
@@ -152,7 +173,7 @@ fn a_verdict_outlives_tables_that_come_again_and_is_told_to_who_comes_later() {
     bed.proxy.on_health(move |health| tell.send(health.clone()).unwrap());
     assert_eq!(
         later.try_recv().unwrap(),
-        Health { service: "s".into(), backend: (*name).into(), well: true }
+        Health { service: "s".into(), backend: (*name).into(), verdict: Ok(()) }
     );
     // Without a check it is what the table says.
     bed.service.health = None;

@@ -77,7 +77,7 @@ pub struct HealthCheck {
 pub struct Endpoint {
     /// Of the sandbox's place on the network; of an external backend its address.
     pub id: String,
-    /// Empty for external backends.
+    /// Empty for external backends, of which every node tells what it has found itself.
     pub node: String,
     /// Its name; empty for external backends.
     pub sandbox: String,
@@ -86,6 +86,15 @@ pub struct Endpoint {
     #[serde(default, rename = "GlobalIPv6Address", skip_serializing_if = "Option::is_none")]
     pub ipv6_address: Option<Ipv6Addr>,
     pub state: EndpointState,
+    /// Since when it is in that state, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Why it drains or fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// This node could not connect to it, or to one of its ports, and passes it over for a while.
+    #[serde(default)]
+    pub ejected: bool,
     pub weight: u16,
     /// Connections and UDP flows that this node's data plane has to it; 0 while that does not answer.
     pub active_connections: u32,

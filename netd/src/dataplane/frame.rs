@@ -131,6 +131,9 @@ pub(crate) enum Reply {
         service: Arc<str>,
         backend: Arc<str>,
         well: bool,
+        /// Why it is not, in words for people.
+        #[serde(default)]
+        why: Option<Arc<str>>,
     },
     /// The DNS server has used up a view's upstream sockets of this kind.
     NeedSockets {

@@ -36,7 +36,7 @@ pub(crate) enum Event {
     /// One more socket of this kind is wanted, see [`Session::supply`].
     NeedSockets { session: Session, key: SocketKey, used: SocketUse },
     /// What a health check has found of a backend. Comes again for all of them with every new session.
-    Health { service: ServiceId, backend: BackendId, well: bool },
+    Health { service: ServiceId, backend: BackendId, well: bool, why: Option<Arc<str>> },
     /// A part of the batch could not be served.
     Refused { revision: u64, error: String },
 }

@@ -297,8 +297,8 @@ impl Supervisor {
             }
             Reply::Stats { id, part } => session.note_stats(id, *part),
             Reply::StatsEnd { id } => session.note_stats_end(id),
-            Reply::Health { service, backend, well } => {
-                (self.events)(Event::Health { service, backend, well });
+            Reply::Health { service, backend, well, why } => {
+                (self.events)(Event::Health { service, backend, well, why });
             }
             Reply::NeedSockets { key, used } => {
                 (self.events)(Event::NeedSockets { session: session.clone(), key, used });

@@ -309,7 +309,7 @@ async fn what_health_checks_find_is_told_and_told_again_to_who_comes_later() {
     let batch = Batch { revision: 1, full: true, changes: changes.clone(), sockets: vec![port.sockets()] };
     control.serve(&session, batch).await;
     let told = |event| match event {
-        Event::Health { service, backend, well } => (service.to_string(), backend.to_string(), well),
+        Event::Health { service, backend, well, .. } => (service.to_string(), backend.to_string(), well),
         _ => panic!("something else than a verdict"),
     };
     let expected = ("publish/s/tcp/80".to_owned(), "s".to_owned(), true);

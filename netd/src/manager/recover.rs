@@ -92,6 +92,7 @@ pub(crate) fn recover(world: &mut World) -> Result<()> {
     cluster::enter(world)?;
     remove_unknown(world)?;
     super::guests::bury_all(world);
+    super::health::forget_gone(world);
     for network in world.model().networks.values().cloned().collect::<Vec<_>>() {
         if !overlay::is_overlay(&network) {
             note(world.kernel.ensure_network(&network), "network", &network.name);

@@ -16,7 +16,7 @@ use netd_api::service::{CreateService, DrainEndpoint, EndpointMode, UpdateServic
 use netd_api::{ApiError, Code};
 
 use super::undo::{Step, Undo};
-use super::{World, docker, find, new_id};
+use super::{World, docker, find, health, new_id};
 use crate::error::{Chain, Result};
 use crate::ipam::{Family, Holder};
 use crate::model::{Answer, Change, Id, Network, PublishMode, Scope, Service, ServiceKey};
@@ -348,6 +348,9 @@ pub(super) fn follow(world: &mut World, changes: &[Change]) {
     for change in changes {
         let Change::Service { before, after } = change else { continue };
         world.ports.follow_service(before.as_deref(), after.as_deref());
+        if let Some(service) = before {
+            health::forget(world, &service.id, after.as_deref());
+        }
         let of = |service: &Option<Arc<Service>>| -> Vec<IpAddr> {
             service.iter().flat_map(|service| service.vips()).collect()
         };

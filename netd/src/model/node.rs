@@ -71,6 +71,11 @@ pub(crate) struct Peer {
     pub service: Option<Id>,
     pub weight: u16,
     pub state: EndpointState,
+    /// Of that state, see `Membership`.
+    #[serde(default)]
+    pub since: Option<SystemTime>,
+    #[serde(default)]
+    pub why: Option<Arc<str>>,
 }
 
 /// Who holds an address of an overlay network. Not bound to a life: the address of a node that is away is given to

@@ -159,3 +159,19 @@ pub(crate) struct ExternalBackend {
     pub address: SocketAddr,
     pub weight: u16,
 }
+
+/// What this node's health checks have found of a service's backends outside, which have no record of their own. Every
+/// node asks them itself: each has its own way there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Findings {
+    pub service: Id,
+    pub backends: BTreeMap<Arc<str>, Finding>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Finding {
+    pub well: bool,
+    /// Why not, for people to read.
+    pub why: Option<Arc<str>>,
+    pub since: SystemTime,
+}

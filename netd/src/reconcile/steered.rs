@@ -52,7 +52,7 @@ impl Reconcile {
         }
     }
 
-    /// The rules for the addresses of services: a few elements, or the whole table.
+    /// The rules for the addresses of services: a few elements, or the whole table (true).
     pub(super) fn write_vips(&mut self, vips: &Vips, model: &Model) -> bool {
         match vips {
             Vips::Same => false,
@@ -224,7 +224,10 @@ impl Vips {
                             && has_services(&endpoint.network)
                     });
                 }
-                model::Change::Node { .. } | model::Change::Member { .. } | model::Change::Peer { .. } => {}
+                model::Change::Node { .. }
+                | model::Change::Member { .. }
+                | model::Change::Peer { .. }
+                | model::Change::Findings { .. } => {}
             }
         }
         match (networks_change, gone == new) {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::records::{Record, RecordError, decode};
 use super::{Batch, Entry, Key, KeyChange, Revision};
 use crate::model::{
-    AddressPool, Availability, Change, Id, Indexed, Keyed, Lease, LeaseHolder, Member, Model, Network, Node,
-    Peer, PoolAddress, Sandbox, Scope, Service,
+    AddressPool, Availability, Change, Findings, Id, Indexed, Keyed, Lease, LeaseHolder, Member, Model,
+    Network, Node, Peer, PoolAddress, Sandbox, Scope, Service,
 };
 
 /// What nodes prove themselves with to each other.
@@ -232,6 +232,7 @@ enum Decoded {
     Member(Id, Option<Arc<Member>>),
     Peer(Id, Option<Arc<Peer>>),
     Lease(Id, Option<Arc<Lease>>),
+    Findings(Id, Option<Arc<Findings>>),
     Pool(Id, Option<Arc<AddressPool>>),
     PoolAddress(Id, Option<Arc<PoolAddress>>),
     MeshSecret(Option<Arc<str>>),
@@ -255,6 +256,7 @@ impl Decoded {
             Some((Network::PREFIX, id)) => Self::Network(id.into(), record(change)?),
             Some((Sandbox::PREFIX, id)) => Self::Sandbox(id.into(), record(change)?),
             Some((Service::PREFIX, id)) => Self::Service(id.into(), record(change)?),
+            Some((Findings::PREFIX, id)) => Self::Findings(id.into(), record(change)?),
             Some((AddressPool::PREFIX, id)) => Self::Pool(id.into(), record(change)?),
             Some((PoolAddress::PREFIX, id)) => Self::PoolAddress(id.into(), record(change)?),
             _ => Self::Other,
@@ -326,6 +328,10 @@ impl Decoded {
                 let after = after.filter(|peer| peer.node != model.here);
                 let before = set(&mut model.peers, id, after.clone());
                 (before != after).then_some(Change::Peer { before, after })
+            }
+            Self::Findings(id, after) => {
+                let before = set_plain(&mut model.findings, id, after.clone());
+                (before != after).then_some(Change::Findings { before, after })
             }
             other => {
                 other.set_silently(model);

@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, Key, Value};
-use crate::model::{AddressPool, Id, Lease, Member, Network, Node, Peer, PoolAddress, Sandbox, Service};
+use crate::model::{
+    AddressPool, Findings, Id, Lease, Member, Network, Node, Peer, PoolAddress, Sandbox, Service,
+};
 
 /// A kind of record with keys of its own.
 pub(crate) trait Record: Serialize + DeserializeOwned {
@@ -82,6 +84,15 @@ impl Record for Lease {
 
     fn id(&self) -> &Id {
         &self.id
+    }
+}
+
+impl Record for Findings {
+    const PREFIX: &'static str = "findings";
+    const VERSION: u32 = 1;
+
+    fn id(&self) -> &Id {
+        &self.service
     }
 }
 

@@ -3,10 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use netd_proxy::table::Place;
 
-use crate::model::{Availability, EndpointState, Id, Model, Peer, PeerKey, Sandbox, SandboxKey, Service};
+use crate::model::{
+    Availability, EndpointState, Id, Membership, Model, Peer, PeerKey, Sandbox, SandboxKey, Service,
+};
 
 /// One endpoint of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +26,18 @@ pub(crate) struct Member {
     pub port: Option<u16>,
     pub weight: u16,
     pub state: EndpointState,
+    /// Since when, as far as that is written down.
+    pub since: Option<SystemTime>,
+    /// Why it is not ready, for people.
+    pub why: Option<Arc<str>>,
     pub place: Place,
+}
+
+/// A state with its circumstances.
+struct Standing {
+    state: EndpointState,
+    since: Option<SystemTime>,
+    why: Option<Arc<str>>,
 }
 
 impl Member {
@@ -39,8 +53,11 @@ pub(crate) fn members(service: &Service, model: &Model) -> Vec<Member> {
     let outside = service.external.iter().map(|backend| {
         let id: Arc<str> = backend.address.to_string().into();
         let ip = backend.address.ip();
+        let Standing { state, since, why } = settled(service, &id, found(service, &id, model), false);
         Member {
-            state: settled(service, &id, EndpointState::Ready, false),
+            state,
+            since,
+            why,
             id,
             node: None,
             name: None,
@@ -70,6 +87,9 @@ pub(crate) fn usable(members: &[Member]) -> impl Iterator<Item = &Member> {
 fn local(service: &Service, sandbox: &Sandbox, model: &Model) -> Option<Member> {
     let membership = sandbox.service.as_ref()?;
     let endpoint = sandbox.endpoints.iter().find(|endpoint| endpoint.network == service.network)?;
+    let Membership { state, since, why, .. } = membership.clone();
+    let node_drains = drains(model, &model.here);
+    let standing = settled(service, &endpoint.id, Standing { state, since, why }, node_drains);
     Some(Member {
         id: Arc::clone(&endpoint.id),
         node: Some(Arc::clone(&model.here)),
@@ -78,7 +98,9 @@ fn local(service: &Service, sandbox: &Sandbox, model: &Model) -> Option<Member> 
         v6: endpoint.v6.map(|(address, _)| address),
         port: None,
         weight: membership.weight,
-        state: settled(service, &endpoint.id, membership.state, drains(model, &model.here)),
+        state: standing.state,
+        since: standing.since,
+        why: standing.why,
         place: Place::Here,
     })
 }
@@ -86,6 +108,8 @@ fn local(service: &Service, sandbox: &Sandbox, model: &Model) -> Option<Member> 
 /// A node that lives is where its endpoints can be reached.
 fn remote(service: &Service, peer: &Peer, model: &Model) -> Option<Member> {
     let node = model.nodes.get(&peer.node)?;
+    let standing = Standing { state: peer.state, since: peer.since, why: peer.why.clone() };
+    let standing = settled(service, &peer.endpoint, standing, drains(model, &peer.node));
     (peer.network == service.network).then(|| Member {
         id: Arc::clone(&peer.endpoint),
         node: Some(Arc::clone(&peer.node)),
@@ -94,7 +118,9 @@ fn remote(service: &Service, peer: &Peer, model: &Model) -> Option<Member> {
         v6: peer.v6,
         port: None,
         weight: peer.weight,
-        state: settled(service, &peer.endpoint, peer.state, drains(model, &peer.node)),
+        state: standing.state,
+        since: standing.since,
+        why: standing.why,
         place: Place::Node { mesh: node.mesh },
     })
 }
@@ -103,15 +129,33 @@ fn drains(model: &Model, node: &str) -> bool {
     model.members.get(node).is_some_and(|member| member.availability != Availability::Active)
 }
 
+/// What this node's checks say of a backend outside. One that was not asked yet counts as ready: there would be nobody
+/// to answer after a change of the check.
+fn found(service: &Service, id: &str, model: &Model) -> Standing {
+    let findings = model.findings.get(&service.id);
+    match findings.and_then(|findings| findings.backends.get(id)) {
+        Some(found) => Standing {
+            state: if found.well { EndpointState::Ready } else { EndpointState::Failing },
+            since: Some(found.since),
+            why: found.why.clone(),
+        },
+        None => Standing { state: EndpointState::Ready, since: None, why: None },
+    }
+}
+
 /// What is not well gets nothing, whether it drains or not. Of a service that asks nobody, nobody is unwell, whatever was
 /// found while it did.
-fn settled(service: &Service, id: &str, state: EndpointState, node_drains: bool) -> EndpointState {
-    let state = match state {
-        EndpointState::Starting | EndpointState::Failing if service.health.is_none() => EndpointState::Ready,
-        known => known,
+fn settled(service: &Service, id: &str, known: Standing, node_drains: bool) -> Standing {
+    let known = match known.state {
+        EndpointState::Starting | EndpointState::Failing if service.health.is_none() => {
+            Standing { state: EndpointState::Ready, since: None, why: None }
+        }
+        _ => known,
     };
-    match state {
-        EndpointState::Ready if node_drains || service.draining.contains_key(id) => EndpointState::Draining,
-        other => other,
+    let drains = |since, why: &str| Standing { state: EndpointState::Draining, since, why: Some(why.into()) };
+    match (known.state, service.draining.get(id)) {
+        (EndpointState::Ready, Some(since)) => drains(Some(*since), "it was asked to drain"),
+        (EndpointState::Ready, None) if node_drains => drains(None, "its node drains"),
+        _ => known,
     }
 }

@@ -85,6 +85,7 @@ impl Neighbours {
             Change::Network { .. }
             | Change::Sandbox { .. }
             | Change::Service { .. }
+            | Change::Findings { .. }
             | Change::Member { .. } => BTreeMap::new(),
         }
     }
@@ -203,6 +204,8 @@ mod tests {
             service: None,
             weight: 1,
             state: EndpointState::Ready,
+            since: None,
+            why: None,
         })
     }
 

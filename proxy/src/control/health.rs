@@ -10,19 +10,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Control, announce};
-use crate::health::{self, Found, Health, Target, Watched};
+use crate::health::{self, Found, Health, Target, Unwell, Watched};
 use crate::table::{BackendId, BackendState, Service, ServiceId};
 use crate::worker::Step;
 
 /// Who wants to hear of verdicts.
 pub(super) type Listening = Box<dyn Fn(&Health) + Send>;
 
+type Verdict = Result<(), Unwell>;
+
 /// The verdicts of one service, and the table that they are about.
 #[derive(Default)]
 pub(super) struct Checked {
     /// As it came. None: without a check.
     table: Option<Service>,
-    verdicts: HashMap<BackendId, (Target, Option<bool>)>,
+    verdicts: HashMap<BackendId, (Target, Option<Verdict>)>,
 }
 
 impl Checked {
@@ -32,7 +34,7 @@ impl Checked {
         let mut before = std::mem::take(&mut self.verdicts);
         let verdict = |watched: &Watched| {
             let kept = before.remove(&watched.backend).filter(|(target, _)| *target == watched.target);
-            (Arc::clone(&watched.backend), (watched.target.clone(), kept.and_then(|(_, well)| well)))
+            (Arc::clone(&watched.backend), (watched.target.clone(), kept.and_then(|(_, verdict)| verdict)))
         };
         self.verdicts = watched.iter().map(verdict).collect();
         self.table = (!watched.is_empty()).then(|| service.clone());
@@ -40,12 +42,12 @@ impl Checked {
     }
 
     pub(super) fn verdict(&self, backend: &str) -> Option<bool> {
-        self.verdicts.get(backend).and_then(|(_, well)| *well)
+        self.verdicts.get(backend).and_then(|(_, verdict)| Some(verdict.as_ref()?.is_ok()))
     }
 
     /// The table with what was found.
     fn told<'s>(&self, service: &'s Service) -> Cow<'s, Service> {
-        if self.verdicts.values().all(|(_, well)| well.is_none()) {
+        if self.verdicts.values().all(|(_, verdict)| verdict.is_none()) {
             return Cow::Borrowed(service);
         }
         let mut service = service.clone();
@@ -87,7 +89,7 @@ impl Control {
         let Found { health, target } = found;
         let Some(checked) = self.checked.get_mut(&health.service) else { return };
         match checked.verdicts.get_mut(&health.backend) {
-            Some((wanted, verdict)) if *wanted == target => *verdict = Some(health.well),
+            Some((wanted, verdict)) if *wanted == target => *verdict = Some(health.verdict),
             // The table has changed since it was asked.
             _ => return,
         }
@@ -103,9 +105,9 @@ impl Control {
     /// Tells `listening` of all verdicts that there are, and of each that changes from now on, in order.
     pub(crate) fn listen(&mut self, listening: impl Fn(&Health) + Send + 'static) {
         for (service, checked) in &self.checked {
-            for (backend, (_, well)) in &checked.verdicts {
-                let Some(well) = *well else { continue };
-                listening(&Health { service: Arc::clone(service), backend: Arc::clone(backend), well });
+            for (backend, (_, verdict)) in &checked.verdicts {
+                let Some(verdict) = *verdict else { continue };
+                listening(&Health { service: Arc::clone(service), backend: Arc::clone(backend), verdict });
             }
         }
         self.listening = Some(Box::new(listening));

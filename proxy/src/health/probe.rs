@@ -8,8 +8,8 @@ use std::sync::Arc;
 use netd_sys::poll::{Interest, Poller};
 use netd_sys::socket::{self, Connecting};
 
-use super::Target;
 use super::answer::{self, Answer};
+use super::{Target, Unwell};
 
 /// How far a question has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) enum Progress {
     /// An event will tell.
     Pending,
     Good,
-    Bad,
+    Bad(Unwell),
     /// The process has no descriptor for it: that says nothing of the backend.
     Unasked,
 }
@@ -51,9 +51,9 @@ impl Attempt {
                 path: target.path.clone(),
                 heard: Vec::new(),
             }),
-            Err(Progress::Bad) => {
+            Err(bad @ Progress::Bad(_)) => {
                 let again = Target { addresses: [None, other], path: target.path.clone() };
-                other.map_or(Err(Progress::Bad), |_| Self::begin(&again, poller, token))
+                other.map_or(Err(bad), |_| Self::begin(&again, poller, token))
             }
             Err(other) => Err(other),
         }
@@ -68,7 +68,7 @@ impl Attempt {
             }
             match self.stream.take_error() {
                 Ok(None) => self.connected = true,
-                Ok(Some(_)) | Err(_) => return self.elsewhere(poller, token),
+                Ok(Some(error)) | Err(error) => return self.elsewhere(&error, poller, token),
             }
             match self.ask() {
                 Progress::Pending => {}
@@ -78,8 +78,8 @@ impl Attempt {
         self.hear()
     }
 
-    fn elsewhere(&mut self, poller: &Poller, token: u64) -> Progress {
-        let Some(address) = self.other.take() else { return Progress::Bad };
+    fn elsewhere(&mut self, error: &io::Error, poller: &Poller, token: u64) -> Progress {
+        let Some(address) = self.other.take() else { return Progress::Bad(unwell(error)) };
         match connect(address, poller, token) {
             Ok(stream) => {
                 // Dropping the old socket closes it and takes it out of the poller.
@@ -95,7 +95,7 @@ impl Attempt {
         let Some(path) = &self.path else { return Progress::Good };
         // A byte that is not part of a path would end the line and begin another one.
         if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Progress::Bad;
+            return Progress::Bad(Unwell::Garbled);
         }
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: netd-health\r\nAccept: */*\r\nConnection: close\r\n\r\n",
@@ -104,7 +104,8 @@ impl Attempt {
         // It fits into the empty buffer of a new connection.
         match self.stream.write(request.as_bytes()) {
             Ok(written) if written == request.len() => Progress::Pending,
-            Ok(_) | Err(_) => Progress::Bad,
+            Ok(_) => Progress::Bad(Unwell::Broken),
+            Err(error) => Progress::Bad(unwell(&error)),
         }
     }
 
@@ -112,18 +113,19 @@ impl Attempt {
         let mut piece = [0; PIECE];
         loop {
             match self.stream.read(&mut piece) {
-                Ok(0) => return Progress::Bad,
+                Ok(0) => return Progress::Bad(Unwell::Garbled),
                 Ok(filled) => {
                     self.heard.extend_from_slice(&piece[..filled]);
                     match answer::status(&self.heard) {
                         Answer::More => {}
                         Answer::Status(200..=399) => return Progress::Good,
-                        Answer::Status(_) | Answer::Bad => return Progress::Bad,
+                        Answer::Status(status) => return Progress::Bad(Unwell::Status(status)),
+                        Answer::Bad => return Progress::Bad(Unwell::Garbled),
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Pending,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Progress::Bad,
+                Err(error) => return Progress::Bad(unwell(&error)),
             }
         }
     }
@@ -135,5 +137,16 @@ fn connect(address: SocketAddr, poller: &Poller, token: u64) -> Result<TcpStream
         poller.add(&stream, token, Interest::STREAM)?;
         Ok::<_, io::Error>(stream)
     });
-    watched.map_err(|error| if socket::no_descriptors(&error) { Progress::Unasked } else { Progress::Bad })
+    watched.map_err(|error| match socket::no_descriptors(&error) {
+        true => Progress::Unasked,
+        false => Progress::Bad(unwell(&error)),
+    })
+}
+
+fn unwell(error: &io::Error) -> Unwell {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Unwell::Refused,
+        ErrorKind::TimedOut => Unwell::Late,
+        _ => Unwell::Broken,
+    }
 }

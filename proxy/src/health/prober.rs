@@ -13,7 +13,7 @@ use slab::Slab;
 
 use super::probe::{Attempt, Progress};
 use super::verdict::Verdict;
-use super::{Found, Health, Watched};
+use super::{Found, Health, Unwell, Watched};
 use crate::policy::mix;
 use crate::table::{BackendId, Check, ServiceId};
 
@@ -241,7 +241,7 @@ impl Prober {
             let entry = &mut self.entries[index];
             entry.timer = None;
             if entry.attempt.is_some() {
-                self.ended(index, Progress::Bad, now, found);
+                self.ended(index, Progress::Bad(Unwell::Late), now, found);
             } else if self.running >= AT_ONCE {
                 self.waiting.push_back((index, entry.serial));
             } else {
@@ -282,17 +282,21 @@ impl Prober {
         if entry.attempt.take().is_some() {
             self.running -= 1;
         }
-        let change = match outcome {
-            Progress::Good | Progress::Bad => entry.verdict.note(outcome == Progress::Good, &entry.check),
+        let answer = match outcome {
+            Progress::Good => Some(Ok(())),
+            Progress::Bad(why) => Some(Err(why)),
             Progress::Pending | Progress::Unasked => None,
         };
+        let verdict = answer.filter(|answer| entry.verdict.note(answer.is_ok(), &entry.check).is_some());
         let interval = interval(&entry.check);
         let next = (entry.began + interval - interval.mul_f64(share)).max(now + SHORTEST / 2);
-        if let Some(well) = change {
+        if let Some(verdict) = verdict {
             let (service, backend) = (Arc::clone(&entry.service), Arc::clone(&entry.watched.backend));
             let target = entry.watched.target.clone();
-            tracing::info!(service = &*service, backend = &*backend, well, "a health check has found");
-            found(Found { health: Health { service, backend, well }, target });
+            let well = verdict.is_ok();
+            let why = verdict.err().map(tracing::field::display);
+            tracing::info!(service = &*service, backend = &*backend, well, why, "a health check has found");
+            found(Found { health: Health { service, backend, verdict }, target });
         }
         self.set(index, next);
         self.let_in(now);

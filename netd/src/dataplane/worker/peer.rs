@@ -171,9 +171,10 @@ impl Peer {
         let outbox = Arc::clone(&self.outbox);
         plane.on_need(move |key, used| send(&outbox, &Reply::NeedSockets { key, used }));
         let outbox = Arc::clone(&self.outbox);
-        plane.on_health(move |Health { service, backend, well }| {
+        plane.on_health(move |Health { service, backend, verdict }| {
             let (service, backend) = (Arc::clone(service), Arc::clone(backend));
-            send(&outbox, &Reply::Health { service, backend, well: *well });
+            let why = verdict.err().map(|why| why.to_string().into());
+            send(&outbox, &Reply::Health { service, backend, well: verdict.is_ok(), why });
         });
         Ok(())
     }

@@ -201,7 +201,7 @@ impl Cluster {
                 }
                 // An endpoint is told as a backend of services that are there.
                 Change::Service { before: None, .. } | Change::Service { after: None, .. } => self.want_all(),
-                Change::Service { .. } | Change::Peer { .. } => {}
+                Change::Service { .. } | Change::Peer { .. } | Change::Findings { .. } => {}
             }
         }
     }

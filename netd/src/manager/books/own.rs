@@ -90,6 +90,13 @@ fn peer(sandbox: &Sandbox, endpoint: &Endpoint, model: &Model) -> Peer {
         names: endpoint.names.clone(),
         service: membership.map(|membership| Arc::clone(&membership.service)),
         weight: membership.map_or(1, |membership| membership.weight),
-        state: if drains(model, &model.here) { EndpointState::Draining } else { state },
+        // Whoever is unwell gets nothing, wherever it is.
+        state: if drains(model, &model.here) && state == EndpointState::Ready {
+            EndpointState::Draining
+        } else {
+            state
+        },
+        since: membership.and_then(|membership| membership.since),
+        why: membership.and_then(|membership| membership.why.clone()),
     }
 }

@@ -1,7 +1,7 @@
 //! Sandboxes as endpoints of a service: coming, found well or not, and going without a connection cut.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use netd_api::ApiError;
 use netd_api::sandbox::{Attachment, CreateSandbox, NetworkMode};
@@ -36,7 +36,8 @@ pub(crate) fn membership(world: &World, request: &CreateSandbox) -> Result<Optio
         return Err(ApiError::conflict(detail).at("Service").remedy("name another service").into());
     }
     let state = if is_asked(&service) { EndpointState::Starting } else { EndpointState::Ready };
-    Ok(Some(Membership { service: Arc::clone(&service.id), weight: spec.weight, state }))
+    let (service, since) = (Arc::clone(&service.id), Some(SystemTime::now()));
+    Ok(Some(Membership { service, weight: spec.weight, state, since, why: None }))
 }
 
 /// Whether an endpoint will be asked whether it is well.
@@ -89,7 +90,7 @@ pub(crate) fn begin_removal(world: &mut World, wanted: &str, force: bool) -> Res
     let Some((removal, service)) = drains else {
         return sandbox::remove(world, wanted, force).map(|()| Removal::Done);
     };
-    set_state(world, &before, EndpointState::Draining)?;
+    drain(world, &before)?;
     if let Removal::Drains { endpoint, .. } = &removal {
         let about = [("sandbox", &*before.name), ("endpoint", &**endpoint)];
         world.tell("service", "drain", &service.id, &service.name, &about);
@@ -155,16 +156,18 @@ pub(crate) fn finish_removal(world: &mut World, sandbox: &Id) -> Result<()> {
     sandbox::remove(world, sandbox, true)
 }
 
-/// Whether anything has changed.
-fn set_state(world: &mut World, before: &Sandbox, state: EndpointState) -> Result<bool> {
+fn drain(world: &mut World, before: &Sandbox) -> Result<()> {
     let mut after = before.clone();
     match &mut after.service {
-        Some(membership) if membership.state != state => membership.state = state,
-        _ => return Ok(false),
+        Some(membership) if membership.state != EndpointState::Draining => {
+            membership.state = EndpointState::Draining;
+            membership.since = Some(SystemTime::now());
+            membership.why = Some("it is being removed".into());
+        }
+        _ => return Ok(()),
     }
     let txn = replace(world, &after)?;
-    world.commit(&txn)?;
-    Ok(true)
+    world.commit(&txn).map(drop)
 }
 
 /// The service is gone: its sandboxes serve nobody.
@@ -182,7 +185,6 @@ pub(super) fn dismiss(world: &mut World, service: &Service) {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
-    use std::time::SystemTime;
 
     use super::*;
     use crate::model::{Driver, Node, Peer, Protocol, ServicePublish};
@@ -218,6 +220,8 @@ mod tests {
             service: None,
             weight: 1,
             state: EndpointState::Ready,
+            since: None,
+            why: None,
         })
     }
 

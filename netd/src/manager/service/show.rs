@@ -11,7 +11,7 @@ use crate::model::{
 };
 use crate::tables::{Member, members, service_id, service_id_here};
 
-/// Without its connections, which the data plane alone knows: see [`connections`].
+/// Without what the data plane alone knows: see [`connections`].
 pub(crate) fn one(service: &Service, model: &Model) -> api::Service {
     let (vip, vip6) = match service.answer {
         Answer::Vip { v4, v6 } => (v4, v6),
@@ -115,10 +115,15 @@ fn endpoint(service: &Service, member: &Member, model: &Model) -> api::Endpoint 
             EndpointState::Draining => api::EndpointState::Draining,
             EndpointState::Failing => api::EndpointState::Failing,
         },
+        since: member.since.map(Into::into),
+        reason: member.why.as_ref().map(ToString::to_string),
+        ejected: false,
         weight: member.weight,
         active_connections: 0,
         health: match member.state {
             _ if service.health.is_none() => Health::None,
+            // One outside counts as ready until it is known; one that drains tells since when that is.
+            EndpointState::Ready if member.port.is_some() && member.since.is_none() => Health::Starting,
             EndpointState::Starting => Health::Starting,
             EndpointState::Ready | EndpointState::Draining => Health::Healthy,
             EndpointState::Failing => Health::Unhealthy,
@@ -137,7 +142,7 @@ fn sandbox_name(service: &Service, member: &Member, model: &Model) -> String {
     name.map(ToString::to_string).unwrap_or_default()
 }
 
-/// Fills in how many connections each endpoint has.
+/// Fills in what this node's data plane knows: how many connections each endpoint has, and whether it is passed over.
 pub(crate) fn connections(service: &mut api::Service, stats: &Stats) {
     let id = service.id.as_str().into();
     let of_service = [service_id(&id), service_id_here(&id)];
@@ -145,14 +150,7 @@ pub(crate) fn connections(service: &mut api::Service, stats: &Stats) {
     for endpoint in &mut service.endpoints {
         let open = found.iter().filter_map(|service| service.backends.get(endpoint.id.as_str()));
         endpoint.active_connections = open.fold(0, |sum, open| sum.saturating_add(*open));
-        // One outside has no record: what this node has found is all there is.
-        let well = found.iter().find_map(|service| service.members.get(endpoint.id.as_str())?.well);
-        if endpoint.sandbox.is_empty() && endpoint.health != Health::None {
-            endpoint.health = match well {
-                Some(true) => Health::Healthy,
-                Some(false) => Health::Unhealthy,
-                None => Health::Starting,
-            };
-        }
+        let mut known = found.iter().filter_map(|service| service.members.get(endpoint.id.as_str()));
+        endpoint.ejected = known.any(|member| member.ejected);
     }
 }

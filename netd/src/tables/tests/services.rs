@@ -2,15 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use netd_proxy::table::{BackendState, Change as Proxy, Place};
-use proptest::prelude::*;
 
 use super::{Served, World, attached};
 use crate::model::{
-    self, Answer, Availability, Driver, EndpointState, ExternalBackend, HealthCheck, HealthProbe, Member,
-    Membership, Network, Node, Peer, Protocol, PublishMode, Sandbox, Service, ServicePort, ServicePublish,
+    self, Answer, Availability, Driver, EndpointState, ExternalBackend, Finding, Findings, HealthCheck,
+    HealthProbe, Member, Membership, Network, Node, Peer, Protocol, PublishMode, Sandbox, Service,
+    ServicePort, ServicePublish,
 };
 use crate::tables::Change;
 use crate::testing;
@@ -35,7 +35,7 @@ fn publish(published: u16, target: u16, mode: PublishMode) -> ServicePublish {
 fn serving(name: &str, service: &str, network: &str, address: &str, state: EndpointState) -> Sandbox {
     let mut sandbox = attached(name, network, &[address], &[name]);
     sandbox.endpoints[0].id = format!("endpoint-{name}").into();
-    sandbox.service = Some(Membership { service: service.into(), weight: 1, state });
+    sandbox.service = Some(Membership { service: service.into(), weight: 1, state, since: None, why: None });
     sandbox
 }
 
@@ -55,7 +55,15 @@ fn peer(name: &str, node: &str, network: &str, address: &str, service: Option<&s
         service: service.map(Into::into),
         weight: 1,
         state: EndpointState::Ready,
+        since: None,
+        why: None,
     }
+}
+
+fn check() -> HealthCheck {
+    let second = Duration::from_secs(1);
+    let probe = HealthProbe::Tcp { port: Some(80) };
+    HealthCheck { probe, interval: second, timeout: second, rise: 1, fall: 1 }
 }
 
 fn node(name: &str) -> Node {
@@ -114,6 +122,19 @@ impl World {
         self.tell(&model::Change::Member { before, after: Some(member) });
     }
 
+    /// What has been found of a backend outside.
+    fn tell_of_findings(&mut self, service: &str, found: &[(&str, bool)]) {
+        let finding = |well| Finding { well, why: None, since: SystemTime::UNIX_EPOCH };
+        let backends = found.iter().map(|(backend, well)| ((*backend).into(), finding(*well))).collect();
+        let findings = Arc::new(Findings { service: service.into(), backends });
+        let after = (!found.is_empty()).then_some(findings);
+        let before = match &after {
+            Some(after) => self.model.findings.insert(service.into(), Arc::clone(after)),
+            None => self.model.findings.remove(service),
+        };
+        self.tell(&model::Change::Findings { before, after });
+    }
+
     fn listeners(&self) -> Vec<String> {
         let shown = self.served.listeners.values().map(|listener| match listener.target_port {
             Some(target) => format!("{} -> {target}", listener.id),
@@ -155,7 +176,7 @@ fn an_address_listens_while_somebody_could_answer() {
     assert_eq!((srv.port, &*srv.target), (80, "web"));
 
     let check = HealthProbe::Tcp { port: None };
-    let second = std::time::Duration::from_secs(1);
+    let second = Duration::from_secs(1);
     web.health = Some(HealthCheck { probe: check, interval: second, timeout: second, rise: 1, fall: 1 });
     world.put_service(&web);
     for (state, there) in [
@@ -281,6 +302,32 @@ fn an_endpoint_that_goes_takes_no_name_of_the_one_that_has_come_for_it() {
 }
 
 #[test]
+fn a_backend_outside_that_was_found_unwell_is_in_no_name_and_gets_nothing() {
+    let mut world = world();
+    world.with_network(&testing::network("app", &[]));
+    let mut db = service("db", "id-app", vip("10.0.0.250"));
+    let outside = ["192.0.2.7:5432", "192.0.2.8:5432"];
+    db.external =
+        outside.map(|at| ExternalBackend { address: at.parse().expect("an address"), weight: 1 }).into();
+    db.health = Some(check());
+    world.put_service(&db);
+    assert_eq!(world.addresses("id-app", "tasks.db").len(), 2, "until it is known");
+    world.tell_of_findings("id-db", &[(outside[0], false), (outside[1], true)]);
+    assert_eq!(world.addresses("id-app", "tasks.db"), ["192.0.2.8"]);
+    let states = world.states("service/id-db");
+    assert_eq!(
+        states.iter().map(|(_, state)| *state).collect::<Vec<_>>(),
+        [BackendState::Failing, BackendState::Ready]
+    );
+    world.tell_of_findings("id-db", &[(outside[0], false), (outside[1], false)]);
+    assert!(world.listeners().is_empty(), "nobody could answer");
+    db.health = None;
+    world.put_service(&db);
+    assert_eq!(world.addresses("id-app", "tasks.db").len(), 2, "nobody is asked any more");
+    assert!(!world.listeners().is_empty());
+}
+
+#[test]
 fn names_of_services_are_theirs_alone_and_may_stand_for_others() {
     let mut world = world();
     world.with_network(&testing::network("app", &[]));
@@ -317,141 +364,4 @@ fn the_work_of_a_change_does_not_grow_with_the_number_of_services() {
     assert_eq!(changes_among(3), changes_among(1000));
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Network { which: u8, there: bool, wide: bool },
-    Service { which: u8, network: Option<u8>, shape: u8, drains: bool },
-    Sandbox { which: u8, network: Option<u8>, service: u8, state: u8 },
-    Peer { which: u8, network: Option<u8>, service: u8 },
-    Node { lives: bool },
-    Member { here: bool, drains: bool },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let network = || proptest::option::weighted(0.8, 0..2_u8);
-    prop_oneof![
-        (0..2_u8, any::<bool>(), any::<bool>()).prop_map(|(which, there, wide)| Step::Network {
-            which,
-            there,
-            wide
-        }),
-        (0..3_u8, network(), 0..4_u8, any::<bool>())
-            .prop_map(|(which, network, shape, drains)| Step::Service { which, network, shape, drains }),
-        (0..3_u8, network(), 0..4_u8, 0..4_u8).prop_map(|(which, network, service, state)| Step::Sandbox {
-            which,
-            network,
-            service,
-            state
-        }),
-        (0..3_u8, network(), 0..4_u8).prop_map(|(which, network, service)| Step::Peer {
-            which,
-            network,
-            service
-        }),
-        any::<bool>().prop_map(|lives| Step::Node { lives }),
-        (any::<bool>(), any::<bool>()).prop_map(|(here, drains)| Step::Member { here, drains }),
-    ]
-}
-
-fn shaped(which: u8, network: u8, shape: u8, drains: bool) -> Service {
-    let answer = match shape {
-        0 | 1 => vip(&format!("10.0.{network}.25{which}")),
-        2 => Answer::Dnsrr,
-        _ => Answer::Name("example.org".into()),
-    };
-    let mut service = service(&format!("v{which}"), &format!("id-n{network}"), answer);
-    if shape == 1 {
-        service.ports = vec![port(Some("http"), 80, 8080)];
-    }
-    if shape < 3 {
-        let first = 8000 + u16::from(which) * 2;
-        service.publishes =
-            vec![publish(first, 80, PublishMode::Ingress), publish(first + 1, 90, PublishMode::Host)];
-    }
-    if drains {
-        service.draining.insert("endpoint-s0".into(), SystemTime::UNIX_EPOCH);
-    }
-    service
-}
-
-fn take(world: &mut World, step: &Step) {
-    match *step {
-        Step::Network { which, there, wide } => {
-            let name = format!("n{which}");
-            let network = if wide { overlay(&name) } else { testing::network(&name, &[]) };
-            world.network(&format!("id-n{which}"), there.then_some(network));
-        }
-        Step::Service { which, network, shape, drains } => {
-            let service = network.map(|network| shaped(which, network, shape, drains));
-            world.tell_of_service(&format!("id-v{which}"), service);
-        }
-        Step::Sandbox { which, network, service, state } => {
-            let states = [
-                EndpointState::Starting,
-                EndpointState::Ready,
-                EndpointState::Draining,
-                EndpointState::Failing,
-            ];
-            let sandbox = network.map(|network| {
-                let address = format!("10.0.{network}.{which}");
-                let (name, network) = (format!("s{which}"), format!("id-n{network}"));
-                serving(&name, &format!("id-v{service}"), &network, &address, states[usize::from(state)])
-            });
-            world.sandbox(&format!("id-s{which}"), sandbox);
-        }
-        Step::Peer { which, network, service } => {
-            let id = format!("p/{which}");
-            let peer = network.map(|network| {
-                let (name, address) = (format!("p{which}"), format!("10.0.{network}.10{which}"));
-                let serves = (service < 3).then(|| format!("id-v{service}"));
-                let peer = peer(&name, "there", &format!("id-n{network}"), &address, serves.as_deref());
-                Peer { id: id.as_str().into(), ..peer }
-            });
-            world.tell_of_peer(&id, peer);
-        }
-        Step::Node { lives } => world.tell_of_node("there", lives),
-        Step::Member { here, drains } => {
-            let availability = if drains { Availability::Drain } else { Availability::Active };
-            world.tell_of_member(if here { "here" } else { "there" }, availability);
-        }
-    }
-}
-
-#[test]
-fn a_service_whose_endpoints_come_at_once_is_told_once() {
-    let mut world = world();
-    world.with_network(&overlay("app"));
-    world.put_service(&service("web", "id-app", Answer::Dnsrr));
-    world.tell_of_node("there", true);
-    world.release(true);
-    for number in 0..300 {
-        let (name, address) = (format!("p{number}"), format!("10.0.{}.{}", number / 200, number % 200));
-        world.tell_of_peer(
-            &format!("id-{name}"),
-            Some(peer(&name, "there", "id-app", &address, Some("id-web"))),
-        );
-    }
-    let changes = world.release(false);
-    let services = changes.iter().filter(|change| matches!(change, Change::Proxy(Proxy::PutService(_))));
-    assert_eq!(services.count(), 1);
-    assert_eq!(world.addresses("id-app", "tasks.web").len(), 300);
-}
-
-proptest! {
-    #[test]
-    fn services_step_by_step_are_the_same_as_at_once(
-        steps in proptest::collection::vec((step(), any::<bool>(), any::<bool>()), 0..50),
-    ) {
-        let mut world = world();
-        for (step, ends, hold) in &steps {
-            take(&mut world, step);
-            if *ends {
-                world.release(*hold);
-            }
-        }
-        world.release(false);
-        let mut at_once = Served::default();
-        at_once.apply(world.projection.whole());
-        prop_assert_eq!(&world.served, &at_once);
-    }
-}
+mod steps;
