@@ -393,6 +393,8 @@ fn alive(name: &str) -> (Member, Node, Peer) {
         service: None,
         weight: 1,
         state: EndpointState::Ready,
+        since: None,
+        why: None,
     };
     (member, node, peer)
 }

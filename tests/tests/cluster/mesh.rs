@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netd_tests::backend::{ask, vip};
+use netd_tests::backend::{ask, echoes, vip};
 use netd_tests::load::{Talk, talk};
-use netd_tests::{Backend, Place, eventually, scenario};
+use netd_tests::{Backend, Cluster, Place, eventually, scenario};
 
 use crate::stage::{SOON, everybody, know, stage};
 
@@ -167,3 +167,30 @@ fn a_proxy_header_tells_the_client_across_nodes() {
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_program_of_a_node_reaches_services_whose_backends_are_elsewhere() {
+    scenario(|lab| {
+        let cluster = Cluster::start(lab, 2)?;
+        let [here, there] = &cluster.nodes[..] else { unreachable!("two") };
+        here.netd("network create app -d overlay --ipv6")?;
+        here.netd(
+            "service create web --network app --port 7000 --port 7000/udp -p 8080:7000 -p 8080:7000/udp",
+        )?;
+        know(&cluster, "service", "web")?;
+        let _web = Backend::start(there, "web1", "--service web")?;
+        // The network, and with it the service's address, is on a node while a sandbox there is on it.
+        let client = here.create("client", "--network app")?;
+        everybody(&cluster, "web", 1)?;
+        let (v4, v6): (Ipv4Addr, Ipv6Addr) = (vip(here, "web")?, vip(here, "web")?);
+        let addresses = [SocketAddr::from((v4, 7000)), (v6, 7000).into()];
+        for to in addresses.into_iter().chain(LOOPBACKS.map(|ip| (ip, 8080).into())) {
+            ensure!(ask(&here.host, to)?.by == "web1", "{to}");
+            echoes(&here.host, to)?;
+        }
+        for to in addresses {
+            ensure!(ask(&client, to)?.by == "web1", "{to}");
+        }
+        Ok(())
+    });
+}

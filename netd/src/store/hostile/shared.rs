@@ -177,6 +177,8 @@ fn peer(endpoint: &str) -> Peer {
         service: Some("id-shop".into()),
         weight: 1,
         state: EndpointState::Ready,
+        since: None,
+        why: None,
     }
 }
 
