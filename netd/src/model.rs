@@ -383,12 +383,15 @@ pub(crate) fn tunnel_of(network: &str) -> String {
     format!("nx{}", network.get(..12).unwrap_or(network))
 }
 
+/// What a device with this MAC address has for its link alone: RFC 4291, appendix A.
+pub(crate) fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
 impl Endpoint {
-    /// The address that its device has for its link alone: RFC 4291, appendix A. None without IPv6.
+    /// The address that its device has for its link alone. None without IPv6.
     pub(crate) fn link_local(&self) -> Option<Ipv6Addr> {
-        let [a, b, c, d, e, f] = self.mac;
-        let address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
-        self.v6.map(|_| Ipv6Addr::from(address))
+        self.v6.map(|_| link_local(self.mac))
     }
 
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {

@@ -30,6 +30,23 @@ fn sandboxes_of_a_network_reach_each_other_in_both_families_at_once() {
     });
 }
 
+/// Of a packet from elsewhere the kernel asks for the neighbour by the bridge's link-local address, and while that is
+/// tentative it asks nobody.
+#[test]
+fn packets_from_elsewhere_find_a_sandbox_of_a_new_network() {
+    scenario(|lab| {
+        let host = lab.host("n1")?;
+        let netd = host.daemon()?;
+        netd.netd("network create app --ipv6")?;
+        netd.create("one", "--network app")?;
+        let tentative = host.sh("ip -6 -o addr show tentative")?.stdout;
+        ensure!(!tentative.contains(" nd-"), "{tentative}");
+        let own = host.sh("ip -6 -o addr show scope link")?.stdout;
+        ensure!(own.lines().any(|line| line.contains(" nd-") && line.contains("fe80::")), "{own}");
+        Ok(())
+    });
+}
+
 #[test]
 fn without_a_network_a_sandbox_is_on_the_default_bridge() {
     scenario(|lab| {

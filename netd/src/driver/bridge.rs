@@ -17,7 +17,7 @@ use nix::libc;
 
 use super::reaper::delete_doomed;
 use super::{GROUP, Gateways, Kernel, offload, overlay};
-use crate::model::{Endpoint, Network};
+use crate::model::{Endpoint, Network, link_local};
 
 /// Together the longest that an attach waits for the kernel to put a link into service.
 const ASKED: u32 = 20;
@@ -35,15 +35,18 @@ pub(super) fn ensure(kernel: &mut Kernel, network: &Network, mtu: u32) -> Result
         let mac = Some(bridge_mac(&network.id));
         ops.push(link::bridge(&Bridge { name, mac, mtu: Some(mtu), group: GROUP }));
     }
-    if !v6 && network.adopted_bridge.is_none() {
+    if network.adopted_bridge.is_none() {
         ops.push(link::no_link_local(name));
     }
     ops.push(link::up(name));
     kernel.rtnl.transact(ops)?;
     let index = index_of(&mut kernel.rtnl, name)?;
-    kernel
-        .rtnl
-        .transact(gateway_addresses(network, index).map(|addr| addr::add(addr).forgiving(THERE)).collect())
+    // The kernel would first probe for two seconds whether another has this address. Until then it asks nobody on the link
+    // for the neighbour of a packet that comes from elsewhere, and drops that.
+    let own = link_local(bridge_mac(&network.id)).into();
+    let own = (v6 && network.adopted_bridge.is_none()).then(|| on(index, own, 64));
+    let addresses = gateway_addresses(network, index).chain(own);
+    kernel.rtnl.transact(addresses.map(|addr| addr::add(addr).forgiving(THERE)).collect())
 }
 
 /// Deletes the bridge and waits for it, so that its name is free; of a bridge that was there before us only the

@@ -57,6 +57,12 @@ impl Tally {
         Self(self.0.iter().filter(under_way).cloned().collect())
     }
 
+    /// Those that ended at this moment or later.
+    #[must_use]
+    pub fn ended_since(&self, moment: Instant) -> Self {
+        Self(self.0.iter().filter(|attempt| attempt.due + attempt.took >= moment).cloned().collect())
+    }
+
     pub fn answered(&self) -> usize {
         self.0.iter().filter(|attempt| attempt.outcome.is_ok()).count()
     }
