@@ -1,6 +1,6 @@
 //! The backends of a service at one moment, never changed once published, and the choice among them: in tiers (this
 //! node's own where those go first, all that are ready, those that drain), in each by the service's policy, past those
-//! that are ejected. When nobody is left but ejected ones, they are tried all the same.
+//! that are ejected. When nobody is left but ejected ones, they are tried all the same; who drains comes last of all.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +31,7 @@ pub(crate) struct Pool {
 struct Tier {
     /// Indexes into the pool.
     members: Box<[u16]>,
+    drains: bool,
     picker: Picker,
 }
 
@@ -131,14 +132,13 @@ impl Pool {
     /// The index of a backend for `ask`; `turn` counts the choices of the service.
     pub(crate) fn choose(&self, ask: &Ask<'_>, turn: u64) -> Option<u16> {
         let draw = Draw { turn, client: ask.client, by_address: self.by_address, random: ask.random };
-        for passes_over in [true, false] {
-            for tier in &self.tiers {
-                if let Some(index) = self.choose_of(tier, ask, &draw, passes_over) {
-                    return Some(index);
-                }
-            }
-        }
-        None
+        // Who drains may be gone in a moment, and the connection with it. Who was ejected may have begun to listen since;
+        // if it has not, it refuses and the next is tried.
+        let rounds = [(false, true), (false, false), (true, true), (true, false)];
+        rounds.into_iter().find_map(|(drains, passes_over)| {
+            let mut tiers = self.tiers.iter().filter(|tier| tier.drains == drains);
+            tiers.find_map(|tier| self.choose_of(tier, ask, &draw, passes_over))
+        })
     }
 
     fn choose_of(&self, tier: &Tier, ask: &Ask<'_>, draw: &Draw, passes_over: bool) -> Option<u16> {
@@ -198,19 +198,19 @@ fn tiers(service: &Service, all: &[Arc<BackendHandle>]) -> Box<[Tier]> {
     // Preparing a large table for those that drain would not pay; it agrees between nodes all the same.
     let while_draining = if service.policy == Policy::Maglev { Policy::SourceHash } else { service.policy };
     [
-        (if local_first { local } else { Box::default() }, service.policy),
-        (ready, service.policy),
-        (draining, while_draining),
+        (if local_first { local } else { Box::default() }, service.policy, false),
+        (ready, service.policy, false),
+        (draining, while_draining, true),
     ]
     .into_iter()
-    .filter(|(members, _)| !members.is_empty())
-    .map(|(members, policy)| {
+    .filter(|(members, ..)| !members.is_empty())
+    .map(|(members, policy, drains)| {
         let candidate = |index: &u16| {
             let backend = &all[usize::from(*index)];
             Candidate { key: &backend.id, weight: backend.weight }
         };
         let candidates: Vec<Candidate<'_>> = members.iter().map(candidate).collect();
-        Tier { picker: Picker::new(policy, &candidates), members }
+        Tier { picker: Picker::new(policy, &candidates), members, drains }
     })
     .collect()
 }

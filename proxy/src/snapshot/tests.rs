@@ -95,6 +95,21 @@ fn who_drains_is_used_when_nobody_else_is_left() {
 }
 
 #[test]
+fn who_drains_comes_after_those_that_were_ejected() {
+    let all = ["a", "b", "c"].map(|id| backend(id, 1, BackendState::Ready));
+    let (handle, now) = (handle_of(all.to_vec()), Instant::now());
+    fail(&handle, "b", Failure::Refused, now);
+    fail(&handle, "c", Failure::Refused, now);
+    assert_eq!(picked_at(&handle, now), ["a"]);
+    let [_, b, c] = all;
+    handle.replace(&service(vec![backend("a", 1, BackendState::Draining), b, c]), now);
+    assert_eq!(picked_at(&handle, now), ["b", "c"], "a goes, and a connection to it would be cut");
+    let pool = handle.pool();
+    let (last, _) = handle.pick(&pool, &Ask { tried: &[1, 2], ..ask(1, now) }).unwrap();
+    assert_eq!(last, 0, "it is still better than nobody");
+}
+
+#[test]
 fn a_failing_backend_keeps_no_flow() {
     let handle = handle_of(vec![backend("a", 1, BackendState::Ready)]);
     let held = handle.pool().at(0).occupy();
