@@ -20,7 +20,10 @@ fn etcd_killed_and_started_again_is_not_noticed_by_traffic() {
         it.cluster.etcd.kill()?;
         loads.iter().try_for_each(|load| load.more(60))?;
         it.cluster.etcd.restart()?;
-        let _third = Backend::start(it.node(3), "web3", "--network app --service web")?;
+        // It answers others before this node has tried again.
+        let _third = eventually(Duration::from_secs(10), "the store is in reach again", || {
+            Backend::start(it.node(3), "web3", "--network app --service web")
+        })?;
         everybody(&it.cluster, "web", 3)?;
         // It hangs, with its connections open, for longer than a lease.
         it.cluster.etcd.freeze()?;
