@@ -51,7 +51,7 @@ pub(crate) fn run(lab: &Lab, plan: &Plan, results: &mut Results) -> Result<()> {
     plan.interleave(results, &pairs, TESTS, |pair| pair.name, Pair::measure);
     if plan.wants(NETD) {
         let places = [vip("relay")?, netd.address("server", "app")?];
-        many(&netd, &client, places, plan, results)?;
+        many(&netd, &client, places, results)?;
     }
     drop(programs);
     netd.netd("down --purge").map(drop)
@@ -59,22 +59,15 @@ pub(crate) fn run(lab: &Lab, plan: &Plan, results: &mut Results) -> Result<()> {
 
 /// What it takes to add a service, to ask for its name and to open a connection to it, beside ten others and beside ten
 /// thousand. Each is served: it has one backend, which is the same program for all.
-fn many(
-    netd: &Daemon,
-    client: &Place,
-    [vip, server]: [IpAddr; 2],
-    plan: &Plan,
-    results: &mut Results,
-) -> Result<()> {
+fn many(netd: &Daemon, client: &Place, [vip, server]: [IpAddr; 2], results: &mut Results) -> Result<()> {
     let mut crowd = Crowd { api: Connection::open(&netd.socket())?, server, made: 0 };
     let processes = [netd.pid()?, netd.dataplane()?];
     let few = (crowd.grow(10)?, lookup(client)?, connect(client, vip)?);
     let before = Usage::of(&processes)?.megabytes();
-    let all = if plan.seconds > 1 { 10_000 } else { 500 };
     let started = Instant::now();
-    let mut last = crowd.grow(all)?;
+    let mut last = crowd.grow(ALL)?;
     eventually(Duration::from_secs(30), "the last is served", || {
-        let name = format!("service{}", all - 1);
+        let name = format!("service{}", ALL - 1);
         Ok(netd.place.connect((backend::vip::<Ipv4Addr>(netd, &name)?, HTTP))?)
     })?;
     let took = started.elapsed();
@@ -92,10 +85,10 @@ fn many(
         results.record(figure, NETD, 1, value);
     }
     eprintln!(
-        "  {all} services  {NETD}: one more {last:.2} ms (of ten {first:.2}), all in {:.1} s",
+        "  {ALL} services  {NETD}: one more {last:.2} ms (of ten {first:.2}), all in {:.1} s",
         took.as_secs_f64()
     );
-    ensure!(netd.netd("service ls -q")?.stdout.lines().count() == all + 2, "all are there");
+    ensure!(netd.netd("service ls -q")?.stdout.lines().count() == ALL + 2, "all are there");
     Ok(())
 }
 
@@ -153,6 +146,8 @@ fn median(times: Vec<Duration>) -> Result<f64> {
 
 /// Questions, and connections, that one figure is the median of.
 const SAMPLES: usize = 200;
+/// Services, as the rows say.
+const ALL: usize = 10_000;
 
 /// Services on one network: what its band of addresses holds.
 const A_NETWORK: usize = 60;
