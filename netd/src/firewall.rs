@@ -9,6 +9,7 @@
 mod guard;
 mod services;
 mod underlay;
+mod vips;
 
 use netd_sys::nft::{
     Base, Chain, ChainKind, Element, End, Family, Field, Hook, MaxSegment, Part, Rule, Set, Table, Type,
@@ -18,8 +19,9 @@ use netd_sys::nft::{
 use crate::model::{Driver, Model, Network};
 pub(crate) use guard::{Elements, GUARD, render as guard};
 use services::{VIPS, VIPS_AT_HOME, VIPS_OPEN};
-pub(crate) use services::{Vip, change as vip_change, vip_set, vips_here};
+pub(crate) use services::{Vip, change as vip_change, vip_set};
 pub(crate) use underlay::Ends;
+pub(crate) use vips::VipChange;
 
 pub(crate) const TABLE: &str = "netd";
 

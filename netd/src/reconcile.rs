@@ -27,7 +27,7 @@ use crate::dataplane::{Batch, Session, SocketKey, SocketUse, Sockets};
 use crate::driver::Background;
 use crate::error::{Chain, Result};
 use crate::files::{Files, HOSTS, RESOLV_CONF};
-use crate::firewall::Ends;
+use crate::firewall::{Ends, VipChange};
 use crate::model::{self, Id, Mode, Model, Protocol, Sandbox, SandboxKey};
 use crate::steer::{EastWest, Steering, Transparent, Vacancy};
 use crate::tables::{Change, Projection};
@@ -35,7 +35,6 @@ use crate::{firewall, hosts, resolvconf, resolver, steer};
 use guard::{Beyond, Tally};
 pub(crate) use host::HostResolver;
 use sockets::Held;
-use steered::Vips;
 
 pub(crate) struct Reconcile {
     projection: Projection,
@@ -98,10 +97,8 @@ impl Reconcile {
         let mut steps = self.projection.apply(changes);
         steps.extend(self.follow_mesh(model, changes));
         let was_open = self.steering.is_open();
-        let vips = Vips::of(changes, model);
-        if vips.change() {
-            self.follow_vips(&vips, model);
-        }
+        let vips = VipChange::of(changes, model);
+        self.follow_vips(&vips);
         // Before the first data plane is there, nobody knows which sockets one that runs already holds.
         if self.session.is_some() {
             self.open_missing(model, &steps);
@@ -116,20 +113,19 @@ impl Reconcile {
         if let Some(session) = &self.session {
             send(session, Batch { revision, full: false, changes: steps, sockets });
         }
-        let opens = self.steering.is_open() && !was_open;
-        if opens {
-            self.write_firewall(model);
-        }
-        let is_written = opens || self.write_vips(&vips, model);
-        self.lead(&moves, is_written, model);
-        self.refuse(&vacant, is_written, model);
-        self.close_resolvers(&dropped, changes);
         let is_of_firewall = |change: &model::Change| {
             matches!(change, model::Change::Network { .. } | model::Change::Node { .. })
         };
-        if changes.iter().any(is_of_firewall) {
+        let is_of_firewall = changes.iter().any(is_of_firewall);
+        let is_whole = is_of_firewall || self.steering.is_open() && !was_open;
+        if is_whole {
             self.write_firewall(model);
-        } else {
+        }
+        let is_written = is_whole || self.write_vips(&vips, model);
+        self.lead(&moves, is_written, model);
+        self.refuse(&vacant, is_written, model);
+        self.close_resolvers(&dropped, changes);
+        if !is_of_firewall {
             self.follow_guard(changes, model);
         }
         for change in changes {

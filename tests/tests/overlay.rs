@@ -1,12 +1,13 @@
 //! Overlay networks of several nodes, as users and hostile sandboxes meet them.
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netd_tests::cluster::Node;
 use netd_tests::traffic::{exchange, serve};
-use netd_tests::{Cluster, Place, eventually, scenario};
+use netd_tests::{Cluster, Place, Process, eventually, scenario};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -116,6 +117,80 @@ fn the_last_sandbox_takes_the_devices_along_and_the_next_brings_them_again() {
             ensure!(left == 0, "{left} are left");
             Ok(())
         })
+    });
+}
+
+/// What becomes of the rules `inet netd`, as whoever watches nftables is told.
+struct Rules<'a> {
+    node: &'a Node,
+    watch: Process,
+    signs: Cell<u32>,
+}
+
+impl<'a> Rules<'a> {
+    fn watch(node: &'a Node) -> Result<Self> {
+        let rules = Self { node, watch: node.host.start("nft monitor")?, signs: Cell::new(0) };
+        eventually(PATIENCE, "it watches", || rules.sign())?;
+        Ok(rules)
+    }
+
+    /// What comes before this has been told.
+    fn sign(&self) -> Result<()> {
+        self.signs.set(self.signs.get() + 1);
+        let sign = format!("table inet sign{}", self.signs.get());
+        self.node.host.sh(&format!("nft add {sign}"))?;
+        let seen = eventually(Duration::from_secs(1), "the sign is seen", || {
+            ensure!(self.watch.output().contains(&sign), "{}", self.watch.output());
+            Ok(())
+        });
+        self.node.host.sh(&format!("nft delete {sign}"))?;
+        seen
+    }
+
+    fn changed_by(&self, line: &str) -> Result<Vec<String>> {
+        let before = self.watch.output().len();
+        self.node.netd(line)?;
+        self.sign()?;
+        let told = self.watch.output().split_off(before);
+        Ok(told.lines().filter(|line| line.contains("inet netd")).map(str::to_owned).collect())
+    }
+}
+
+#[test]
+fn who_joins_others_on_a_network_with_services_leaves_the_hosts_rules_alone() {
+    scenario(|lab| {
+        let cluster = Cluster::start(lab, 1)?;
+        let node = &cluster.nodes[0];
+        create(&cluster, "red", "--ipv6")?;
+        node.netd("service create web --network red")?;
+        node.netd("service create mail --network red")?;
+        let vip = node.inspect("service", "web")?["VIP"].as_str().context("a VIP")?.to_owned();
+        let rules = Rules::watch(node)?;
+        let elements_alone = |line: &str| -> Result<()> {
+            let told = rules.changed_by(line)?;
+            let are_elements = told.iter().all(|one| one.contains("element inet netd vip"));
+            ensure!(!told.is_empty() && are_elements, "`{line}` changed {told:?}");
+            Ok(())
+        };
+        let nothing = |line: &str| -> Result<()> {
+            let told = rules.changed_by(line)?;
+            ensure!(told.is_empty(), "`{line}` changed {told:?}");
+            Ok(())
+        };
+        let home = || node.host.look("nft list set inet netd vip4_home");
+        elements_alone("sandbox create a --network red --service web")?;
+        ensure!(home()?.contains(&vip), "the first one brings the network: {}", home()?);
+        nothing("sandbox create b --network red --service web")?;
+        nothing("sandbox create c")?;
+        nothing("network connect red c")?;
+        nothing("sandbox rm -f a")?;
+        nothing("network disconnect red c")?;
+        ensure!(home()?.contains(&vip), "somebody is left: {}", home()?);
+        elements_alone("sandbox rm -f b")?;
+        ensure!(!home()?.contains(&vip), "the last one takes it along: {}", home()?);
+        elements_alone("network connect red c")?;
+        ensure!(home()?.contains(&vip), "it is back: {}", home()?);
+        Ok(())
     });
 }
 

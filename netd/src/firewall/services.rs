@@ -8,7 +8,7 @@ use std::sync::Arc;
 use netd_sys::nft::{Element, Set, Type, Value};
 
 use super::set;
-use crate::model::{Model, Service};
+use crate::model::{Id, Model, Network, Service};
 
 /// All; with the bridge they are on; those that are for every network of ours.
 pub(super) const VIPS: [&str; 2] = ["vip4", "vip6"];
@@ -19,34 +19,47 @@ pub(super) const VIPS_OPEN: [&str; 2] = ["vip4_open", "vip6_open"];
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Vip {
     pub address: IpAddr,
+    home: Home,
+}
+
+/// Where it is, and whether it is for other networks of ours too.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Home {
     bridge: Arc<str>,
     is_open: bool,
 }
 
+impl Home {
+    /// None where the network is not on this node.
+    pub(super) fn of(network: &Id, model: &Model) -> Option<Self> {
+        model.networks.get(network).filter(|_| model.is_here(network)).map(|network| Self::from(&**network))
+    }
+}
+
+impl From<&Network> for Home {
+    fn from(network: &Network) -> Self {
+        Self { bridge: Arc::clone(&network.bridge), is_open: !network.options.isolate }
+    }
+}
+
 impl Vip {
-    /// Those of a service: none where its network is not on this node.
-    pub(crate) fn of<'a>(service: &'a Service, model: &Model) -> impl Iterator<Item = Self> + use<'a> {
-        let network =
-            model.networks.get(&service.network).filter(|network| model.is_here(&network.id)).cloned();
-        service.vips().filter_map(move |address| {
-            let network = network.as_ref()?;
-            let (bridge, is_open) = (Arc::clone(&network.bridge), !network.options.isolate);
-            Some(Self { address, bridge, is_open })
-        })
+    /// Those of a service on a network that is there.
+    pub(super) fn all(service: &Service, home: Option<Home>) -> impl Iterator<Item = Self> {
+        service.vips().filter_map(move |address| Some(Self { address, home: home.clone()? }))
     }
 
     /// Its elements, each with its set.
     fn elements(&self) -> impl Iterator<Item = (&'static str, Vec<Value>)> {
         let at = usize::from(self.address.is_ipv6());
-        let (bridge, address) = (Value::Name(self.bridge.to_string()), Value::Address(self.address));
+        let (bridge, address) = (Value::Name(self.home.bridge.to_string()), Value::Address(self.address));
         let home = (VIPS_AT_HOME[at], vec![bridge, address.clone()]);
-        let open = self.is_open.then(|| (VIPS_OPEN[at], vec![address.clone()]));
+        let open = self.home.is_open.then(|| (VIPS_OPEN[at], vec![address.clone()]));
         [(VIPS[at], vec![address]), home].into_iter().chain(open)
     }
 }
 
-pub(crate) fn vips_here(model: &Model) -> impl Iterator<Item = Vip> {
-    model.services.values().flat_map(|service| Vip::of(service, model))
+pub(super) fn vips_here(model: &Model) -> impl Iterator<Item = Vip> {
+    model.services.values().flat_map(|service| Vip::all(service, Home::of(&service.network, model)))
 }
 
 /// The set of all addresses of services of a family.

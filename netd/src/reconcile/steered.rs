@@ -11,8 +11,8 @@ use netd_sys::nft::SetChange;
 use super::{Reconcile, sockets};
 use crate::dataplane::SocketUse;
 use crate::error::{Chain, Result};
-use crate::firewall::{self, Vip};
-use crate::model::{self, Driver, Id, Model, Protocol, PublishBy, Service};
+use crate::firewall::{self, Vip, VipChange};
+use crate::model::{Model, Protocol, PublishBy, Service};
 use crate::steer::{Moves, Steering, Taken, Vacancy};
 use crate::tables::Change;
 
@@ -28,18 +28,12 @@ impl Reconcile {
     }
 
     /// Has the addresses of services be theirs alone.
-    pub(super) fn follow_vips(&mut self, vips: &Vips, model: &Model) {
-        let kept = match vips {
-            Vips::Same => Ok(()),
-            Vips::Few { gone, new } => {
-                let addresses = |vips: &BTreeSet<Vip>| vips.iter().map(|vip| vip.address).collect();
-                self.steering.change_vips(&addresses(gone), &addresses(new))
-            }
-            Vips::All => {
-                self.steering.keep_for_services(&firewall::vips_here(model).map(|vip| vip.address).collect())
-            }
-        };
-        if let Err(error) = kept {
+    pub(super) fn follow_vips(&mut self, vips: &VipChange) {
+        if vips.is_empty() {
+            return;
+        }
+        let addresses = |vips: &BTreeSet<Vip>| vips.iter().map(|vip| vip.address).collect();
+        if let Err(error) = self.steering.change_vips(&addresses(&vips.gone), &addresses(&vips.new)) {
             tracing::error!(error = %Chain(&error), "cannot keep the addresses of services from the host's programs");
         }
         // Before there is a data plane, nobody knows which sockets one that runs already holds.
@@ -52,27 +46,21 @@ impl Reconcile {
         }
     }
 
-    /// The rules for the addresses of services: a few elements, or the whole table (true).
-    pub(super) fn write_vips(&mut self, vips: &Vips, model: &Model) -> bool {
-        match vips {
-            Vips::Same => false,
-            Vips::All => {
-                self.write_firewall(model);
-                true
-            }
-            Vips::Few { gone, new } => {
-                let sets = firewall::vip_change(gone, new);
-                let changes: Vec<SetChange<'_>> =
-                    sets.iter().map(|(set, (remove, add))| SetChange { set, add, remove }).collect();
-                // Somebody may have flushed it, or nobody written it yet.
-                let changed = self.nft.change(firewall::TABLE, &changes);
-                if let Err(error) = &changed {
-                    tracing::debug!(error = %Chain(error), "writing the firewall table anew");
-                    self.write_firewall(model);
-                }
-                changed.is_err()
-            }
+    /// The rules for the addresses of services: a few elements, or where that fails the whole table (true).
+    pub(super) fn write_vips(&mut self, vips: &VipChange, model: &Model) -> bool {
+        if vips.is_empty() {
+            return false;
         }
+        let sets = firewall::vip_change(&vips.gone, &vips.new);
+        let changes: Vec<SetChange<'_>> =
+            sets.iter().map(|(set, (remove, add))| SetChange { set, add, remove }).collect();
+        // Somebody may have flushed it, or nobody written it yet.
+        let changed = self.nft.change(firewall::TABLE, &changes);
+        if let Err(error) = &changed {
+            tracing::debug!(error = %Chain(error), "writing the firewall table anew");
+            self.write_firewall(model);
+        }
+        changed.is_err()
     }
 
     fn open_steering(&mut self) -> Result<()> {
@@ -182,64 +170,6 @@ impl Reconcile {
 fn publishes_steered(model: &Model) -> bool {
     let mut publishes = model.sandboxes.values().flat_map(|sandbox| &sandbox.publishes);
     publishes.any(|publish| publish.by == PublishBy::Steer)
-}
-
-/// How the addresses of services that this node answers at change.
-#[derive(Debug)]
-pub(super) enum Vips {
-    Same,
-    /// By services that come and go.
-    Few {
-        gone: BTreeSet<Vip>,
-        new: BTreeSet<Vip>,
-    },
-    /// By networks, and who is on them.
-    All,
-}
-
-impl Vips {
-    pub(super) fn of(changes: &[model::Change], model: &Model) -> Self {
-        let has_services = |network: &Id| !model.vips_on(network).is_empty();
-        let (mut gone, mut new) = (BTreeSet::new(), BTreeSet::new());
-        let mut networks_change = false;
-        for change in changes {
-            match change {
-                model::Change::Service { before, after } => {
-                    gone.extend(before.iter().flat_map(|service| Vip::of(service, model)));
-                    new.extend(after.iter().flat_map(|service| Vip::of(service, model)));
-                    let networks = before.iter().chain(after).map(|service| &service.network);
-                    // It has gone with its services.
-                    networks_change |=
-                        networks.into_iter().any(|network| !model.networks.contains_key(network));
-                }
-                model::Change::Network { before, after } => {
-                    networks_change |= before.iter().chain(after).any(|network| has_services(&network.id));
-                }
-                // An overlay network comes with its first sandbox and goes with its last.
-                model::Change::Sandbox { before, after } => {
-                    let endpoints = before.iter().chain(after).flat_map(|sandbox| &sandbox.endpoints);
-                    networks_change |= endpoints.into_iter().any(|endpoint| {
-                        let network = model.networks.get(&endpoint.network);
-                        network.is_some_and(|network| matches!(network.driver, Driver::Overlay { .. }))
-                            && has_services(&endpoint.network)
-                    });
-                }
-                model::Change::Node { .. }
-                | model::Change::Member { .. }
-                | model::Change::Peer { .. }
-                | model::Change::Findings { .. } => {}
-            }
-        }
-        match (networks_change, gone == new) {
-            (true, _) => Self::All,
-            (false, true) => Self::Same,
-            (false, false) => Self::Few { gone, new },
-        }
-    }
-
-    pub(super) fn change(&self) -> bool {
-        !matches!(self, Self::Same)
-    }
 }
 
 fn steered(change: &Change) -> Option<&Listener> {

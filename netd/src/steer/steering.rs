@@ -136,14 +136,8 @@ impl Steering {
         Ok(made)
     }
 
-    /// At these addresses nobody answers but listeners that are led there: no program of the host, no published port.
-    pub(crate) fn keep_for_services(&mut self, vips: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
-        let gone = self.vips.difference(vips).copied().collect();
-        let new = vips.difference(&self.vips).copied().collect();
-        self.change_vips(&gone, &new)
-    }
-
-    /// The same for those that go and come.
+    /// At the addresses of services nobody answers but listeners that are led there: no program of the host, no published
+    /// port. These are none any more, and those are from now on.
     pub(crate) fn change_vips(
         &mut self,
         gone: &BTreeSet<IpAddr>,
