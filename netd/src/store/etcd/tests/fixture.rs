@@ -58,7 +58,7 @@ impl Server {
         let directory = TempDir::new().expect("a directory");
         let child = spawn(directory.path(), port, scheme, &options);
         let server = Self { child, directory, port, options, scheme };
-        server.wait();
+        server.begins();
         server
     }
 
@@ -98,6 +98,12 @@ impl Server {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
     }
 
+    /// It listens before it has written down that it is a member of anything. Killed in between it finds, whenever it is
+    /// started again, a member of nothing, and never serves.
+    fn begins(&self) {
+        eventually("etcd serves", || self.log().contains("serving client traffic"));
+    }
+
     fn wait(&self) {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
         eventually("etcd listens", || TcpStream::connect(address).is_ok());
@@ -117,10 +123,16 @@ impl Server {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
             output.status.success(),
-            "etcdctl {args:?}: {text}{}",
-            String::from_utf8_lossy(&output.stderr)
+            "etcdctl {args:?}: {text}{}{}",
+            String::from_utf8_lossy(&output.stderr),
+            self.log()
         );
         text
+    }
+
+    /// What it has said since its last start.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 }
 
@@ -134,7 +146,7 @@ fn spawn(directory: &Path, port: u16, scheme: &str, options: &[String]) -> Child
     let (client, peer) = (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", port + 1));
     // Should the test die, so does etcd.
     Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "etcd", "--log-level=error", "--logger=zap"])
+        .args(["--pdeathsig", "KILL", "etcd", "--log-level=info", "--logger=zap"])
         .arg(format!("--name=m{port}"))
         .arg(format!("--data-dir={}", directory.join("data").display()))
         .args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")])
@@ -273,6 +285,6 @@ pub(super) fn three() -> Vec<Server> {
         Server { child, directory, port, options: options.clone(), scheme: "http" }
     };
     let members: Vec<_> = ports.into_iter().map(member).collect();
-    members.iter().for_each(Server::wait);
+    members.iter().for_each(Server::begins);
     members
 }
