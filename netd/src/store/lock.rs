@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use netd_sys::process::PidFd;
 use nix::poll::{PollFd, PollFlags, poll};
@@ -12,8 +13,9 @@ use nix::poll::{PollFd, PollFlags, poll};
 use super::StoreError;
 
 const NAME: &str = "lock";
-/// Milliseconds that the owner of the lock may take to end.
-const LAST_MOMENTS: u16 = 1000;
+/// How long the owner of the lock may take to end, and what it has started to let go.
+const LAST_MOMENTS: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(super) struct DirectoryLock {
@@ -35,9 +37,7 @@ impl DirectoryLock {
             .map_err(failed("open the lock file"))?;
         let mut result = file.try_lock();
         if matches!(result, Err(TryLockError::WouldBlock)) {
-            // A daemon that was killed a moment ago holds it until the kernel has taken it apart.
-            wait_for_the_end_of(owner(&mut file));
-            result = file.try_lock();
+            result = try_for_a_moment(&mut file);
         }
         match result {
             Ok(()) => {}
@@ -54,11 +54,22 @@ impl DirectoryLock {
     }
 }
 
-fn wait_for_the_end_of(owner: Option<u32>) {
-    let Some(Ok(owner)) = owner.map(PidFd::open) else { return };
-    let mut watched = [PollFd::new(owner.as_fd(), PollFlags::POLLIN)];
-    // However it goes, the lock is tried once more and tells.
-    let _ = poll(&mut watched, LAST_MOMENTS);
+/// A daemon that was killed a moment ago holds it until the kernel has taken it apart, and a child that it was starting
+/// until that is a program of its own, which nothing tells of.
+fn try_for_a_moment(file: &mut File) -> Result<(), TryLockError> {
+    let until = Instant::now() + LAST_MOMENTS;
+    if let Some(Ok(owner)) = owner(file).map(PidFd::open) {
+        let mut watched = [PollFd::new(owner.as_fd(), PollFlags::POLLIN)];
+        let patience = u16::try_from(LAST_MOMENTS.as_millis()).unwrap_or(u16::MAX);
+        // However it goes, the lock is tried once more and tells.
+        let _ = poll(&mut watched, patience);
+    }
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(AGAIN),
+            result => return result,
+        }
+    }
 }
 
 fn owner(file: &mut File) -> Option<u32> {
@@ -66,4 +77,30 @@ fn owner(file: &mut File) -> Option<u32> {
     file.rewind().ok()?;
     file.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_owner_was_starting_is_waited_for_and_a_live_owner_is_not_overrun() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let mut held = File::create(directory.path().join(NAME)).unwrap();
+        held.lock().unwrap();
+        writeln!(held, "{}", ended.id()).unwrap();
+        let lock = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(LAST_MOMENTS / 5);
+                drop(held);
+            });
+            DirectoryLock::acquire(directory.path()).unwrap()
+        });
+        let refused = DirectoryLock::acquire(directory.path()).unwrap_err();
+        assert!(matches!(refused, StoreError::InUse { pid, .. } if pid == Some(std::process::id())));
+        drop(lock);
+        DirectoryLock::acquire(directory.path()).unwrap();
+    }
 }
