@@ -97,6 +97,29 @@ fn sandboxes_of_two_nodes_are_on_one_network_and_on_no_other() {
     });
 }
 
+/// Every flow inside is one more for a table that the host has a limit for.
+#[test]
+fn connection_tracking_keeps_nothing_of_tunnels() {
+    scenario(|lab| {
+        let cluster = Cluster::start(lab, 2)?;
+        let [one, two] = [&cluster.nodes[0], &cluster.nodes[1]];
+        create(&cluster, "red", "")?;
+        let (a, b) = (one.create("a", "--network red")?, two.create("b", "--network red")?);
+        let address: Ipv4Addr = two.address("b", "red")?;
+        eventually(PATIENCE, "the other node's sandbox is reached", || ping(&a, address))?;
+        serve(b.listen((Ipv4Addr::UNSPECIFIED, 80))?);
+        for seed in 0..20 {
+            exchange(&a, (address, 80).into(), seed, 1000, 1000)?;
+        }
+        for node in [one, two] {
+            let tracked = node.host.look("cat /proc/net/nf_conntrack")?;
+            ensure!(tracked.contains("dport=2379 "), "it is at work, and sees the node ask etcd: {tracked}");
+            ensure!(!tracked.contains("dport=4789 "), "{tracked}");
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn the_last_sandbox_takes_the_devices_along_and_the_next_brings_them_again() {
     scenario(|lab| {

@@ -48,43 +48,85 @@ pub(super) fn sets(ends: &Ends, model: &Model) -> [Set; 2] {
 pub(super) fn chains(ends: &Ends) -> Vec<Chain> {
     let to = |transport, port| Part::Is(Field::Port(End::Destination, transport), Value::Port(port));
     let goto = |part, chain: &str| Rule::new(vec![part, Part::Verdict(Verdict::Goto(chain.into()))]);
+    let raw = |name: &str, hook, rules| Chain {
+        name: name.into(),
+        base: Some(Base { kind: ChainKind::Filter, hook, priority: RAW, accept: true }),
+        rules,
+    };
+    let (nodes, address) = of_family(ends.vtep);
+    let to_node = Part::In(vec![address(End::Destination)], nodes.into());
     vec![
-        port("vxlan", Some(ends.vtep), VXLAN_SANDBOX, VXLAN_STRANGER),
-        port("mesh", None, MESH_SANDBOX, MESH_STRANGER),
-        Chain {
-            name: "underlay".into(),
-            base: Some(Base { kind: ChainKind::Filter, hook: Hook::Prerouting, priority: RAW, accept: true }),
-            rules: vec![
+        from_sandbox("vxlan-sandbox", VXLAN_SANDBOX),
+        from_sandbox("mesh-sandbox", MESH_SANDBOX),
+        vxlan(ends.vtep),
+        mesh(),
+        raw(
+            "underlay",
+            Hook::Prerouting,
+            vec![
                 goto(to(Transport::Udp, ends.vxlan_port), "vxlan"),
                 goto(to(Transport::Udp, ends.mesh_port), "mesh"),
                 goto(to(Transport::Tcp, ends.mesh_port), "mesh"),
             ],
-        },
+        ),
+        raw(
+            "tunnelled",
+            Hook::Output,
+            vec![
+                Rule::new(vec![to(Transport::Udp, ends.vxlan_port), to_node, Part::Notrack])
+                    .comment("to a node that lives"),
+            ],
+        ),
     ]
 }
 
-/// What is sent to one of the ports. A sandbox's packets would leave under this node's address and be believed by the
-/// other, hence they are dropped on their way out, too; where they go to somebody else they are none of our business.
-fn port(name: &str, own: Option<IpAddr>, sandbox: &str, stranger: &str) -> Chain {
-    let from_sandbox = || Part::In(vec![Field::Iifname], BRIDGES.into());
-    let accept =
-        |parts: Vec<Part>| Rule::new(parts.into_iter().chain([Part::Verdict(Verdict::Accept)]).collect());
-    let families = [(NODES_V4, Field::Ip4 as fn(End) -> Field, true), (NODES_V6, Field::Ip6, false)];
-    let mut rules = vec![drop_as(vec![from_sandbox(), Part::ToHost], sandbox)];
-    for (nodes, field, _) in families {
-        let to_node = Part::In(vec![field(End::Destination)], nodes.into());
-        rules.push(drop_as(vec![from_sandbox(), to_node], sandbox));
-    }
-    rules.push(accept(vec![from_sandbox()]));
-    for (nodes, field, is_ipv4) in families {
-        let mut parts = vec![Part::In(vec![field(End::Source)], nodes.into())];
-        match own {
-            Some(own) if own.is_ipv4() != is_ipv4 => continue,
-            Some(own) => parts.push(Part::Is(field(End::Destination), Value::Address(own))),
-            None => {}
-        }
-        rules.push(accept(parts));
-    }
-    rules.push(drop_as(vec![Part::ToHost], stranger));
+type Address = fn(End) -> Field;
+const FAMILIES: [(&str, Address); 2] = [(NODES_V4, Field::Ip4), (NODES_V6, Field::Ip6)];
+
+fn of_family(address: IpAddr) -> (&'static str, Address) {
+    FAMILIES[usize::from(address.is_ipv6())]
+}
+
+/// Connection tracking is for who would change or judge connections, and here every flow inside would be two more of
+/// them: a tunnel's source port is the hash of the flow, and no answer comes to it.
+fn vxlan(own: IpAddr) -> Chain {
+    let (nodes, address) = of_family(own);
+    let from_node = vec![
+        Part::In(vec![address(End::Source)], nodes.into()),
+        Part::Is(address(End::Destination), Value::Address(own)),
+        Part::Notrack,
+        Part::Verdict(Verdict::Accept),
+    ];
+    let rules = vec![
+        sandboxes_go_to("vxlan-sandbox"),
+        Rule::new(from_node),
+        drop_as(vec![Part::ToHost], VXLAN_STRANGER),
+    ];
+    Chain { name: "vxlan".into(), base: None, rules }
+}
+
+fn mesh() -> Chain {
+    let mut rules = vec![sandboxes_go_to("mesh-sandbox")];
+    rules.extend(FAMILIES.map(|(nodes, address)| {
+        Rule::new(vec![Part::In(vec![address(End::Source)], nodes.into()), Part::Verdict(Verdict::Accept)])
+    }));
+    rules.push(drop_as(vec![Part::ToHost], MESH_STRANGER));
+    Chain { name: "mesh".into(), base: None, rules }
+}
+
+fn sandboxes_go_to(chain: &str) -> Rule {
+    Rule::new(vec![
+        Part::In(vec![Field::Iifname], BRIDGES.into()),
+        Part::Verdict(Verdict::Goto(chain.into())),
+    ])
+}
+
+/// A sandbox's packets would leave under this node's address and be believed by the other, hence they are dropped on
+/// their way out, too; where they go to somebody else they are none of our business.
+fn from_sandbox(name: &str, reason: &str) -> Chain {
+    let mut rules = vec![drop_as(vec![Part::ToHost], reason)];
+    rules.extend(FAMILIES.map(|(nodes, address)| {
+        drop_as(vec![Part::In(vec![address(End::Destination)], nodes.into())], reason)
+    }));
     Chain { name: name.into(), base: None, rules }
 }
