@@ -9,7 +9,7 @@ use netd_dns::table::{Forward, SocketUse, View};
 use netd_sys::error::Doing as _;
 use netd_sys::netns::Netns;
 use netd_sys::nft::{
-    Base, Chain, ChainKind, End, Family, Field, Hook, Nft, Part, Rule, Table, Transport, Value,
+    Base, Chain, ChainKind, End, Family, Field, Hook, Nft, Part, Rule, Table, Transport, Value, Verdict,
 };
 use netd_sys::{KernelError, socket};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType};
@@ -100,21 +100,30 @@ fn port_of(sockets: &[OwnedFd]) -> Result<u16, KernelError> {
     Ok(socket::local_address(first).doing("look up the port of", RESOLVER)?.port())
 }
 
-/// Both directions leave through the loopback device, so the output hook sees query and answer.
+/// Both directions leave through the loopback device, so the output hook sees query and answer. All else that the sandbox
+/// sends passes here too, and is through after two looks at an address.
 fn rewrites(udp: u16, tcp: u16) -> Table {
-    let mut rules = Vec::with_capacity(4);
-    for (transport, port) in [(Transport::Udp, udp), (Transport::Tcp, tcp)] {
-        rules.push(rewrite(End::Destination, transport, PORT, port));
-        rules.push(rewrite(End::Source, transport, port, PORT));
-    }
+    let ways = [(End::Destination, "asked"), (End::Source, "answered")];
+    let mut chains: Vec<Chain> = Vec::from(ways.map(|(end, name)| {
+        let ports = [(Transport::Udp, udp), (Transport::Tcp, tcp)];
+        let rules = ports.map(|(transport, port)| match end {
+            End::Destination => rewrite(end, transport, PORT, port),
+            End::Source => rewrite(end, transport, port, PORT),
+        });
+        Chain { name: name.into(), base: None, rules: rules.into() }
+    }));
+    // A client may have the resolver's address, too: both ways are looked into.
+    let rules = ways.map(|(end, name)| {
+        let is_resolver = Part::Is(Field::Ip4(end), Value::Address(RESOLVER));
+        Rule::new(vec![is_resolver, Part::Verdict(Verdict::Jump(name.into()))])
+    });
     let base = Base { kind: ChainKind::Filter, hook: Hook::Output, priority: PRIORITY, accept: true };
-    let chain = Chain { name: "output".into(), base: Some(base), rules };
-    Table { family: Family::Inet, name: TABLE.into(), sets: Vec::new(), chains: vec![chain] }
+    chains.push(Chain { name: "output".into(), base: Some(base), rules: rules.into() });
+    Table { family: Family::Inet, name: TABLE.into(), sets: Vec::new(), chains }
 }
 
 fn rewrite(end: End, transport: Transport, from: u16, to: u16) -> Rule {
     Rule::new(vec![
-        Part::Is(Field::Ip4(end), Value::Address(RESOLVER)),
         Part::Is(Field::Port(end, transport), Value::Port(from)),
         Part::SetPort(end, transport, to),
     ])

@@ -1,7 +1,7 @@
 //! What steering adds to the host's table `inet netd`: where ports are led, and at which nobody is met. Pure. The number
 //! of rules is fixed; ports are elements of sets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use netd_sys::bpf::{Steered, Transport};
@@ -23,6 +23,12 @@ const RAW: i32 = -300;
 
 /// How the sets of vacant ports begin.
 const VACANT: &str = "vacant_";
+
+/// The ports that are, or were, vacant on one address. A set of ports alone is a map of bits to the kernel, so a glance
+/// there spares most datagrams the search for port and address. Nothing is taken from it before the table is written anew.
+fn vacant_ports(kind: &Kind) -> String {
+    format!("{VACANT}{}_ports", name(kind, Reach::EveryAddress))
+}
 
 /// A funnel, and where its sockets are.
 pub(super) type Place = (Kind, SocketAddr);
@@ -65,7 +71,7 @@ pub(super) fn tproxy(places: &[Place]) -> Chain {
 
 /// What was not led anywhere and is for a service's address: programs of the host are not met there. sk_lookup has its
 /// own way to say so.
-pub(super) fn unserved(places: &[Place]) -> Chain {
+pub(super) fn unserved(places: &[Place]) -> [Chain; 3] {
     let refused = places.iter().map(|(kind, _)| {
         let (address, port) = ends(kind);
         let parts = vec![
@@ -73,7 +79,7 @@ pub(super) fn unserved(places: &[Place]) -> Chain {
             Part::NotIn(vec![address, port], name(kind, Reach::One)),
             Part::NotIn(vec![address], name(kind, Reach::EveryPort)),
         ];
-        Rule::new(refuse(kind, parts)).comment("no port of the service")
+        (kind, parts, "no port of the service")
     });
     // A program of the host asks from that very address, so its answers are to it.
     let answered = vec![
@@ -82,46 +88,86 @@ pub(super) fn unserved(places: &[Place]) -> Chain {
         Part::Verdict(Verdict::Accept),
     ];
     let answered = Rule::new(answered).comment("answers to programs of the host");
-    behind_filters("unserved", [answered].into_iter().chain(refused).collect())
+    refusals("unserved", vec![answered], refused)
 }
 
 /// Published ports that nobody can answer for, whose sockets stay.
-pub(super) fn vacant() -> Chain {
-    let mut rules = Vec::with_capacity(2 * KINDS.len());
-    for kind in &KINDS {
+pub(super) fn vacant() -> [Chain; 3] {
+    let refused = KINDS.iter().flat_map(|kind| {
         let (address, port) = ends(kind);
         let set = |reach| format!("{VACANT}{}", name(kind, reach));
-        let one = vec![Part::In(vec![address, port], set(Reach::One))];
+        let one =
+            vec![Part::In(vec![port], vacant_ports(kind)), Part::In(vec![address, port], set(Reach::One))];
         let every = vec![
             Part::In(vec![port], set(Reach::EveryAddress)),
             Part::NotIn(vec![address], vip_set(kind.is_ipv4).into()),
             // Answers to those for whom the data plane connects come in here too, to addresses of others.
             Part::ToHost,
         ];
-        rules.push(Rule::new(refuse(kind, one)).comment("nobody answers for it"));
-        rules.push(Rule::new(refuse(kind, every)).comment("nobody answers for it"));
+        [one, every].map(|parts| (kind, parts, "nobody answers for it"))
+    });
+    refusals("vacant", Vec::new(), refused)
+}
+
+/// A chain for what comes to this host, and what it refuses of each protocol: of TCP what opens a connection, for open
+/// ones end by themselves. Every packet of the host passes here, hence most of them are through after one glance.
+fn refusals<'a>(
+    chain: &str,
+    before: Vec<Rule>,
+    refused: impl Iterator<Item = (&'a Kind, Vec<Part>, &'static str)>,
+) -> [Chain; 3] {
+    let of = |transport| format!("{chain}_{}", if transport == Transport::Tcp { "tcp" } else { "udp" });
+    let goto = |part, transport| Rule::new(vec![part, Part::Verdict(Verdict::Goto(of(transport)))]);
+    let is_udp = Part::Is(Field::Protocol, Value::Protocol(number(Transport::Udp)));
+    let mut rules = before;
+    rules.extend([goto(Part::TcpOpens, Transport::Tcp), goto(is_udp, Transport::Udp)]);
+    let (mut tcp, mut udp) = (Vec::new(), Vec::new());
+    for (kind, parts, comment) in refused {
+        let version = Part::Version(if kind.is_ipv4 { IpVersion::V4 } else { IpVersion::V6 });
+        let parts = [version].into_iter().chain(parts).chain([Part::Refuse(kind.transport())]).collect();
+        let rules = if kind.transport() == Transport::Tcp { &mut tcp } else { &mut udp };
+        rules.push(Rule::new(parts).comment(comment));
     }
-    behind_filters("vacant", rules)
+    let base = Base { kind: ChainKind::Filter, hook: Hook::Input, priority: BEHIND_FILTERS, accept: true };
+    [
+        Chain { name: of(Transport::Tcp), base: None, rules: tcp },
+        Chain { name: of(Transport::Udp), base: None, rules: udp },
+        Chain { name: chain.into(), base: Some(base), rules },
+    ]
 }
 
 /// The sets that this chain looks into.
 pub(super) fn vacant_sets<'a>(ports: impl IntoIterator<Item = &'a Steered>) -> Vec<Set> {
-    let reaches = [Reach::One, Reach::EveryAddress];
-    sets_of(VACANT, KINDS.iter(), &reaches, ports)
+    let mut elements = put_vacant(ports);
+    let mut sets = Vec::new();
+    for kind in &KINDS {
+        let reaches = [Reach::One, Reach::EveryAddress]
+            .map(|reach| (format!("{VACANT}{}", name(kind, reach)), key(kind, reach)));
+        for (name, key) in reaches.into_iter().chain([(vacant_ports(kind), vec![Type::Port])]) {
+            let elements = elements.remove(&name).unwrap_or_default();
+            sets.push(Set { name, key, intervals: false, map: false, elements });
+        }
+    }
+    sets
 }
 
-/// Those ports as elements of them.
-pub(super) fn by_vacant_set<'a>(
+/// What ports that become vacant add to those sets.
+pub(super) fn put_vacant<'a>(ports: impl IntoIterator<Item = &'a Steered>) -> BTreeMap<String, Vec<Element>> {
+    let ports: Vec<&Steered> = ports.into_iter().collect();
+    let mut sets = removed_vacant(ports.iter().copied());
+    let on_one_address = ports.iter().filter(|port| !port.address.is_unspecified());
+    let known: BTreeSet<_> = on_one_address.map(|port| (vacant_ports(&kind_of(port)), port.port)).collect();
+    for (set, port) in known {
+        sets.entry(set).or_default().push(Element::key(vec![Value::Port(port)]));
+    }
+    sets
+}
+
+/// What ports that are vacant no more take from them.
+pub(super) fn removed_vacant<'a>(
     ports: impl IntoIterator<Item = &'a Steered>,
 ) -> BTreeMap<String, Vec<Element>> {
     by_set(ports).into_iter().map(|(name, elements)| (format!("{VACANT}{name}"), elements)).collect()
-}
-
-/// What these parts match of that kind is refused: of TCP what opens a connection, for open ones end by themselves.
-fn refuse(kind: &Kind, parts: Vec<Part>) -> Vec<Part> {
-    let opens = (kind.transport() == Transport::Tcp).then_some(Part::TcpOpens);
-    let is_of_kind = Part::Is(Field::Protocol, Value::Protocol(number(kind.transport())));
-    [is_of_kind].into_iter().chain(opens).chain(parts).chain([Part::Refuse(kind.transport())]).collect()
 }
 
 fn ends(kind: &Kind) -> (Field, Field) {
@@ -129,38 +175,27 @@ fn ends(kind: &Kind) -> (Field, Field) {
     (address, Field::Port(End::Destination, kind.transport()))
 }
 
-fn behind_filters(name: &str, rules: Vec<Rule>) -> Chain {
-    let base = Base { kind: ChainKind::Filter, hook: Hook::Input, priority: BEHIND_FILTERS, accept: true };
-    Chain { name: name.into(), base: Some(base), rules }
-}
-
 /// The sets that the chain `steer` looks into.
 pub(super) fn sets<'a>(places: &[Place], ports: impl IntoIterator<Item = &'a Steered>) -> Vec<Set> {
-    sets_of("", places.iter().map(|(kind, _)| kind), &Reach::ALL, ports)
-}
-
-fn sets_of<'a, 'k>(
-    prefix: &str,
-    kinds: impl Iterator<Item = &'k Kind>,
-    reaches: &[Reach],
-    ports: impl IntoIterator<Item = &'a Steered>,
-) -> Vec<Set> {
     let mut elements = by_set(ports);
     let mut sets = Vec::new();
-    for kind in kinds {
-        for &reach in reaches {
+    for (kind, _) in places {
+        for reach in Reach::ALL {
             let name = name(kind, reach);
             let elements = elements.remove(&name).unwrap_or_default();
-            let address = if kind.is_ipv4 { Type::Ip4 } else { Type::Ip6 };
-            let key = match reach {
-                Reach::One => vec![address, Type::Port],
-                Reach::EveryPort => vec![address],
-                Reach::EveryAddress => vec![Type::Port],
-            };
-            sets.push(Set { name: format!("{prefix}{name}"), key, intervals: false, map: false, elements });
+            sets.push(Set { name, key: key(kind, reach), intervals: false, map: false, elements });
         }
     }
     sets
+}
+
+fn key(kind: &Kind, reach: Reach) -> Vec<Type> {
+    let address = if kind.is_ipv4 { Type::Ip4 } else { Type::Ip6 };
+    match reach {
+        Reach::One => vec![address, Type::Port],
+        Reach::EveryPort => vec![address],
+        Reach::EveryAddress => vec![Type::Port],
+    }
 }
 
 /// The ports as elements of the sets that they belong to.
@@ -173,11 +208,15 @@ pub(super) fn by_set<'a>(ports: impl IntoIterator<Item = &'a Steered>) -> BTreeM
 }
 
 fn set_of(port: &Steered) -> String {
+    name(&kind_of(port), Reach::of(port))
+}
+
+fn kind_of(port: &Steered) -> Kind {
     let protocol = match port.transport {
         Transport::Tcp => crate::model::Protocol::Tcp,
         Transport::Udp => crate::model::Protocol::Udp,
     };
-    name(&Kind { protocol, is_ipv4: port.address.is_ipv4() }, Reach::of(port))
+    Kind { protocol, is_ipv4: port.address.is_ipv4() }
 }
 
 fn element(port: &Steered) -> Element {
@@ -249,6 +288,6 @@ mod tests {
             sets.iter().map(|set| (&*set.name, set.elements.len())).filter(|(_, size)| *size > 0).collect();
         assert_eq!(sizes, [("tcp4", 1000), ("udp6_at", 1), ("udp6_on", 1)]);
         assert_eq!((sets.len(), tproxy(&places).rules.len()), (12, 12));
-        assert_eq!((vacant_sets(&ports).len(), vacant().rules.len()), (8, 8));
+        assert_eq!((vacant_sets(&ports).len(), vacant().map(|chain| chain.rules.len())), (12, [4, 4, 2]));
     }
 }

@@ -270,7 +270,7 @@ impl Steering {
         if matches!(active.way, Way::Tproxy(_)) {
             table.sets.extend(rules::sets(&active.places, active.ports.values()));
             table.chains.push(rules::tproxy(&active.places));
-            table.chains.push(rules::unserved(&active.places));
+            table.chains.extend(rules::unserved(&active.places));
         }
     }
 

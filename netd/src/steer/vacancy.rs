@@ -101,10 +101,10 @@ impl Vacancy {
 
     /// Refuses what `follow` has taken in. After an error the host's table has to be written whole.
     pub(crate) fn carry_out(moves: &Moves, nft: &mut Nft) -> Result<(), KernelError> {
-        for (set, elements) in rules::by_vacant_set(&moves.put) {
+        for (set, elements) in rules::put_vacant(&moves.put) {
             nft.add_elements(TABLE, &set, &elements)?;
         }
-        for (set, elements) in rules::by_vacant_set(&moves.removed) {
+        for (set, elements) in rules::removed_vacant(&moves.removed) {
             nft.del_elements(TABLE, &set, &elements)?;
         }
         Ok(())
@@ -113,7 +113,7 @@ impl Vacancy {
     /// Adds the rules to the host's table.
     pub(crate) fn render(&self, table: &mut Table) {
         table.sets.extend(rules::vacant_sets(self.vacant.values()));
-        table.chains.push(rules::vacant());
+        table.chains.extend(rules::vacant());
     }
 }
 
