@@ -130,5 +130,6 @@ impl Loop {
     }
 }
 
-/// How long the loop waits for a name that is known on the spot.
-const SILENCE: Duration = Duration::from_secs(2);
+/// What a program's resolver waits before it asks again. An answer that is lost never comes, one that a busy machine is late
+/// with does.
+const SILENCE: Duration = Duration::from_secs(5);

@@ -1,14 +1,14 @@
 //! Where a service answers, and where it refuses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
 use netd_tests::backend::{ask, vip};
 use netd_tests::load::talk;
 use netd_tests::query::{Resolver, addresses};
-use netd_tests::{Backend, Daemon, Lab, Place, eventually, scenario};
+use netd_tests::{Backend, Daemon, Lab, Place, eventually, refusal, scenario};
 
 /// A daemon with the network `app`, a client on it, and the service `web` with two backends.
 fn shop(lab: &Lab, flags: &str) -> Result<(Daemon, Place, [Backend; 2])> {
@@ -79,10 +79,7 @@ fn what_a_vip_does_not_serve_is_refused_at_once() {
         // Something of the host that listens on every address is not what a VIP leads to.
         let _host = netd.place.listen(([0, 0, 0, 0], 9999))?;
         let refused = |to: SocketAddr| -> Result<()> {
-            let started = Instant::now();
-            let error = client.connect(to).err().with_context(|| format!("{to} is open"))?;
-            ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "{to}: {error}");
-            ensure!(started.elapsed() < AT_ONCE, "{to} is refused after {:?}", started.elapsed());
+            refusal::of_tcp(&client, to)?;
             let socket =
                 client.udp(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse::<SocketAddr>()?)?;
             socket.connect(to)?;
@@ -97,8 +94,7 @@ fn what_a_vip_does_not_serve_is_refused_at_once() {
         backends.into_iter().try_for_each(Backend::remove)?;
         for address in [IpAddr::from(v4), v6.into()] {
             refused((address, 9999).into())?;
-            let error = client.connect((address, 80)).err().context("no backend is left")?;
-            ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "without a backend: {error}");
+            refusal::of_tcp(&client, (address, 80)).context("no backend is left")?;
         }
         Ok(())
     });
@@ -219,6 +215,3 @@ fn a_published_port_of_a_service_is_open_where_it_was_asked_for_and_nowhere_else
         closed(&netd.place, (Ipv6Addr::LOCALHOST, 8082).into())
     });
 }
-
-/// A reset comes in less than a millisecond; what a person would call waiting does not.
-const AT_ONCE: Duration = Duration::from_millis(100);
