@@ -86,6 +86,25 @@ impl Etcd {
         fs::remove_dir_all(&self.dir).with_context(|| format!("remove {}", self.dir.display()))
     }
 
+    /// Writes all that it knows into a file.
+    pub fn save(&self) -> Result<PathBuf> {
+        let file = self.dir.with_extension("snapshot");
+        self.ctl(&format!("snapshot save {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// Gives it back what it knew when that was saved, as its manual says; it has to be stopped and wiped.
+    pub fn restore(&self, snapshot: &Path) -> Result<()> {
+        ensure!(self.lock().is_none(), "etcd runs");
+        let (from, dir) = (snapshot.display(), self.dir.display());
+        let place = self.host.with_env("ETCDCTL_API", "3");
+        place.sh(&format!(
+            "etcdctl snapshot restore {from} --data-dir {dir} --name lab --initial-cluster lab={PEER} \
+             --initial-advertise-peer-urls {PEER}"
+        ))?;
+        Ok(())
+    }
+
     /// `etcdctl LINE`, on etcd's own machine.
     pub fn ctl(&self, line: &str) -> Result<Finished> {
         let place = self.host.with_env("ETCDCTL_API", "3");

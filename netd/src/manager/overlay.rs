@@ -59,8 +59,18 @@ pub(super) fn absent_if_unused(world: &mut World, network: &Id) -> Result<()> {
     Ok(world.kernel.remove_network(&network)?)
 }
 
-/// Takes committed changes of other nodes and their endpoints into the kernel.
+/// Takes committed changes of networks, of other nodes and of their endpoints into the kernel.
 pub(super) fn forward(world: &mut World, changes: &[Change]) {
+    for change in changes {
+        let Change::Network { before: Some(lost), after: None } = change else { continue };
+        // Nobody removes one with endpoints on it, but a store that was given an earlier state back has never heard of it,
+        // and the next one that is made may get its number. Its endpoints have nobody left to talk to.
+        if world.kernel.has(lost)
+            && let Err(error) = world.kernel.remove_network(lost)
+        {
+            tracing::warn!(network = %lost.name, error = %Chain(&error), "cannot take away a network that is gone");
+        }
+    }
     let mut all: BTreeMap<Id, Vec<NeighbourEntry>> = BTreeMap::new();
     for change in changes {
         for (network, entries) in world.neighbours.apply(change) {

@@ -1,5 +1,6 @@
 //! The store itself: restarted, hung, away for long, and with records of other versions in it.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -173,6 +174,64 @@ fn an_etcd_that_has_lost_its_data_is_not_joined_and_gets_it_back() {
         ensure!(resolves(&client, "web", 1)? == vip, "its address is what it was");
         it.node(2).netd("service create late --network app")?;
         know(&it.cluster, "service", "late")?;
+        // Longer than a lease: whoever was not back by then would be missed.
+        loads.iter().try_for_each(|load| load.more(7 * 60))?;
+        everybody(&it.cluster, "web", 3)?;
+        loads.into_iter().try_for_each(|load| load.finish()?.flawless(600).map(drop))
+    });
+}
+
+#[test]
+fn an_etcd_restored_from_a_snapshot_is_gone_on_with_from_there() {
+    scenario(|lab| {
+        let it = stage(lab, 2, "")?;
+        let client = it.node(3).create("client", "--network app")?;
+        let vip = resolves(&client, "web", 1)?;
+        let mut loads = it.loads(&[1, 3], 60)?;
+        loads.push(Steady::start(&client, Offer::tcp((vip[0], 7000).into(), 60))?);
+        let snapshot = it.cluster.etcd.save()?;
+        // What the snapshot does not know: a network with a sandbox, a service, a backend, and an address.
+        it.node(1).netd("network create later -d overlay")?;
+        it.node(1).create("stray", "--network later")?;
+        it.node(2).netd("service create newer --network app")?;
+        let _third = Backend::start(it.node(3), "web3", "--network app --service web")?;
+        it.node(2).create("newcomer", "--network app")?;
+        let own: Ipv4Addr = it.node(2).address("newcomer", "app")?;
+        everybody(&it.cluster, "web", 3)?;
+        know(&it.cluster, "service", "newer")?;
+        it.cluster.etcd.stop()?;
+        it.cluster.etcd.wipe()?;
+        it.cluster.etcd.restore(&snapshot)?;
+        it.cluster.etcd.restart()?;
+        it.cluster.everywhere(SOON, "each node goes on by itself", |node| {
+            let standing = node.http("GET", "/v1/status", "")?.body;
+            ensure!(standing.contains(r#""member""#) && !standing.contains(r#""owed""#), "{standing}");
+            node.try_netd("service inspect newer")?.refused(1, "newer")?;
+            node.try_netd("network inspect later")?.refused(1, "later")?;
+            Ok(())
+        })?;
+        // Sandboxes are their node's, whatever the store knew of them.
+        everybody(&it.cluster, "web", 3)?;
+        ensure!(resolves(&client, "newcomer", 1)? == [own], "its address is its own");
+        ensure!(resolves(&client, "web", 1)? == vip);
+        client.sh(&format!("ping -c1 -W2 {own}"))?;
+        let others = (1..=4).map(|number| {
+            let (node, name) = (it.node(1 + number % 3), format!("other{number}"));
+            node.create(&name, "--network app")?;
+            node.address::<Ipv4Addr>(&name, "app")
+        });
+        let others = others.collect::<Result<Vec<_>>>()?;
+        ensure!(!others.contains(&own), "no address is given out twice: {own}, {others:?}");
+        it.node(1).netd("sandbox inspect stray")?;
+        it.node(3).netd("service create newer --network app")?;
+        it.node(2).netd("network create later -d overlay")?;
+        know(&it.cluster, "service", "newer")?;
+        know(&it.cluster, "network", "later")?;
+        let again = it.node(1).create("again", "--network later")?;
+        it.node(2).create("partner", "--network later")?;
+        let partner = resolves(&again, "partner", 1)?[0];
+        again.sh(&format!("ping -c1 -W2 {partner}"))?;
+        it.node(1).netd("sandbox rm stray")?;
         // Longer than a lease: whoever was not back by then would be missed.
         loads.iter().try_for_each(|load| load.more(7 * 60))?;
         everybody(&it.cluster, "web", 3)?;
