@@ -58,8 +58,8 @@ pub(crate) use publish::{publish, unpublish};
 pub(crate) use recover::{down, open, recover};
 pub(crate) use sandbox::{create as create_sandbox, leave as leave_network};
 pub(crate) use service::{
-    Removal, begin_removal, begun_removals, create as create_service, drain as drain_endpoint,
-    finish_removal, remove as remove_service, update as update_service,
+    Departure, Removal, begin_removal, begun_removals, create as create_service, drain as drain_endpoint,
+    finish_removal, leave as leave_service, remove as remove_service, update as update_service,
 };
 pub(crate) use update::{endpoint as update_endpoint, network as update_network};
 

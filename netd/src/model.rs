@@ -178,6 +178,8 @@ pub(crate) enum EndpointState {
     Ready,
     /// Takes none unless nobody else is left; those it has finish.
     Draining,
+    /// Is about to be removed and takes none, for there would be no end to it; those it has finish.
+    Leaving,
     /// Found unwell.
     Failing,
 }

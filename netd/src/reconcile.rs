@@ -394,7 +394,9 @@ impl Reconcile {
             _ => None,
         };
         let wanted = self.projection.whole().into_iter().filter_map(listener);
-        wanted.filter(|listener| !self.held.has(&listener.id) && !self.steering.leads(&listener.id)).collect()
+        let is_served =
+            |id: &ListenerId| self.held.has(id) || self.steering.leads(id) || self.steering.refuses(id);
+        wanted.filter(|listener| !is_served(&listener.id)).collect()
     }
 
     /// Keys of what these need and has no socket. Ports that are steered come in by their funnel's.

@@ -11,6 +11,7 @@
 //! And the other way round: `transparent` leads a backend's answers to the data plane when that has connected under its
 //! client's address.
 
+mod answered;
 mod bind;
 mod eastwest;
 mod funnel;

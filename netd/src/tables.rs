@@ -19,7 +19,7 @@ mod service;
 mod view;
 
 pub(crate) use gateway::{gateway_endpoint, has_view, has_way_out};
-pub(crate) use members::{Member, members};
+pub(crate) use members::{Member, members, usable};
 pub(crate) use mesh::mesh;
 pub(crate) use neighbours::{Entry as NeighbourEntry, Known, Mac, Neighbours};
 pub(crate) use publish::{funnel_id, listener_id};

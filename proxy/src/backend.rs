@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::clock::moment;
@@ -37,6 +37,8 @@ struct Lasting {
     drains_since: AtomicU64,
     /// The moment at which what is open then is cut; 0 when there is none.
     cut_at: AtomicU64,
+    /// It is about to be gone: known at once to those who still hold an earlier table.
+    leaves: AtomicBool,
 }
 
 impl BackendHandle {
@@ -63,6 +65,7 @@ impl BackendHandle {
             ejection: same.map(|old| Arc::clone(&old.ejection)).unwrap_or_default(),
         };
         handle.lasting.drain(backend.state, drain, now);
+        handle.lasting.leaves.store(backend.state == BackendState::Leaving, Ordering::Relaxed);
         Arc::new(handle)
     }
 
@@ -118,14 +121,21 @@ impl BackendHandle {
         &self.lasting.meters
     }
 
+    /// Whether it is about to be gone, whatever the table of this handle says.
+    pub(crate) fn leaves(&self) -> bool {
+        self.lasting.leaves.load(Ordering::Relaxed)
+    }
+
     /// When what is open there is cut, if it drains and there is a limit.
     pub(crate) fn cut_at(&self) -> Option<u64> {
         Some(self.lasting.cut_at.load(Ordering::Relaxed)).filter(|at| *at > 0)
     }
 
-    /// Whether what began at `began` is to be cut by now: later ones came because nobody else was left.
+    /// Whether what began at `began` is to be cut by now. What came while it drained did because nobody else was left, and
+    /// may have come a moment ago.
     pub(crate) fn is_cut(&self, began: Instant, now: Instant) -> bool {
-        self.cut_at().is_some_and(|at| moment(began) < at && at <= moment(now))
+        let since = self.lasting.drains_since.load(Ordering::Relaxed);
+        self.cut_at().is_some_and(|at| moment(began) <= since && at <= moment(now))
     }
 
     /// Counts a connection (or flow) until the guard is dropped.
@@ -149,8 +159,8 @@ impl Lasting {
     fn drain(&self, state: BackendState, limit: Option<Duration>, now: Instant) {
         let is_new = self.drains_since.load(Ordering::Relaxed) == 0;
         let since = match state {
-            BackendState::Draining if is_new => moment(now).max(1),
-            BackendState::Draining => self.drains_since.load(Ordering::Relaxed),
+            BackendState::Draining | BackendState::Leaving if is_new => moment(now).max(1),
+            BackendState::Draining | BackendState::Leaving => self.drains_since.load(Ordering::Relaxed),
             BackendState::Starting | BackendState::Ready | BackendState::Failing => 0,
         };
         let cut = limit

@@ -1,6 +1,7 @@
 //! The backends of a service at one moment, never changed once published, and the choice among them: in tiers (this
 //! node's own where those go first, all that are ready, those that drain), in each by the service's policy, past those
-//! that are ejected. When nobody is left but ejected ones, they are tried all the same; who drains comes last of all.
+//! that are ejected. When nobody is left but ejected ones, they are tried all the same; who drains comes last of all. Who
+//! leaves is chosen only while nobody else has a state that takes any: by then no more are let in, but for those who were.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ pub(crate) struct Pool {
     all: Box<[Arc<BackendHandle>]>,
     /// In the order in which they are asked.
     tiers: Box<[Tier]>,
-    has_ready: bool,
+    /// In which backends take connections: the best that any is in.
+    takes: Option<BackendState>,
     affinity: Option<Duration>,
     /// All connections of a client go to one backend, by its address.
     by_address: bool,
@@ -46,14 +48,16 @@ impl Pool {
             .iter()
             .map(|backend| BackendHandle::carried_over(backend, before, service.drain, now))
             .collect();
-        let tiers = tiers(service, &all);
-        let has_ready = all.iter().any(|backend| backend.state == BackendState::Ready);
+        let takes = [BackendState::Ready, BackendState::Draining, BackendState::Leaving]
+            .into_iter()
+            .find(|state| all.iter().any(|backend| backend.state == *state));
+        let tiers = tiers(service, &all, takes);
         // A choice by a hash of the client is kept by the hash itself, on every node.
         let hashes = matches!(service.policy, Policy::SourceHash | Policy::Maglev);
         Self {
             all,
             tiers,
-            has_ready,
+            takes,
             affinity: service.affinity.filter(|_| !hashes),
             by_address: service.affinity.is_some(),
             connect_timeout: service.connect_timeout,
@@ -66,7 +70,7 @@ impl Pool {
         Self {
             all: Box::default(),
             tiers: Box::default(),
-            has_ready: false,
+            takes: None,
             affinity: self.affinity,
             by_address: self.by_address,
             connect_timeout: self.connect_timeout,
@@ -178,22 +182,25 @@ impl Pool {
 
     /// Its state lets it take connections.
     fn is_open(&self, backend: &BackendHandle) -> bool {
-        match backend.state {
-            BackendState::Ready => true,
-            BackendState::Draining => !self.has_ready,
-            BackendState::Starting | BackendState::Failing => false,
-        }
+        self.takes == Some(backend.state) && !has_left(backend)
     }
 }
 
-fn tiers(service: &Service, all: &[Arc<BackendHandle>]) -> Box<[Tier]> {
+/// It has begun to leave since this table was made: a search that still holds it would come too late.
+fn has_left(backend: &BackendHandle) -> bool {
+    backend.state != BackendState::Leaving && backend.leaves()
+}
+
+fn tiers(service: &Service, all: &[Arc<BackendHandle>], takes: Option<BackendState>) -> Box<[Tier]> {
     let members = |wanted: &dyn Fn(&BackendHandle) -> bool| -> Box<[u16]> {
         let indexes = all.iter().enumerate().filter(|(_, backend)| wanted(backend));
         indexes.filter_map(|(index, _)| u16::try_from(index).ok()).collect()
     };
     let ready = members(&|backend| backend.state == BackendState::Ready);
     let local = members(&|backend| backend.state == BackendState::Ready && backend.place == Place::Here);
-    let draining = members(&|backend| backend.state == BackendState::Draining);
+    let last =
+        if takes == Some(BackendState::Leaving) { BackendState::Leaving } else { BackendState::Draining };
+    let draining = members(&|backend| backend.state == last);
     let local_first = service.prefer_local && local.len() < ready.len();
     // Preparing a large table for those that drain would not pay; it agrees between nodes all the same.
     let while_draining = if service.policy == Policy::Maglev { Policy::SourceHash } else { service.policy };
@@ -238,7 +245,7 @@ impl Field for Ground<'_> {
 
     fn is_out(&self, index: usize) -> bool {
         let index = self.tier.members[index];
-        self.ask.tried.contains(&index) || self.is_ejected(index)
+        self.ask.tried.contains(&index) || has_left(self.pool.at(index)) || self.is_ejected(index)
     }
 
     fn load(&self, index: usize) -> (u32, u16) {

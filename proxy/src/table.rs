@@ -228,6 +228,9 @@ pub enum BackendState {
     Ready,
     /// Takes none unless no other is left; old ones finish.
     Draining,
+    /// It is about to be gone: takes none while anybody else could, and while nobody could only who was let in before the
+    /// doors were shut. Old ones finish, and other nodes, which may not have heard yet, are served.
+    Leaving,
     /// Whoever checks it has found it unwell: takes none.
     Failing,
 }

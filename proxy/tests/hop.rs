@@ -12,7 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Bed, Noise, PATIENCE, Server, backend, connect, eventually, loopback, read_all, refusing};
-use netd_proxy::table::{Backend, Change, MESH_TCP, Mesh, MeshNode, Place, ProxyProtocol, Token};
+use netd_proxy::table::{
+    Backend, BackendState, Change, MESH_TCP, Mesh, MeshNode, Place, ProxyProtocol, Token,
+};
 use netd_proxy::{Failure, HopCounts, NodeStats, Proxy, Refusal};
 use netd_sys::socket;
 
@@ -172,6 +174,26 @@ fn a_backend_that_refuses_over_there_costs_the_client_nothing() {
     assert!((1..=5).contains(&counts.retries), "{counts:?}");
     assert_eq!(nodes.to().failed(Refusal::Refused), counts.retries);
     assert_eq!(nodes.back.settle().failed(Failure::Refused), counts.retries);
+}
+
+#[test]
+fn one_that_leaves_over_there_serves_nodes_that_have_not_heard_of_it() {
+    let (server, other) = (Server::named("leaving"), Server::named("staying"));
+    let mut nodes = Nodes::new(&[server.address, other.address]);
+    nodes.front.service.backends.truncate(1);
+    nodes.front.put_service();
+    let address = nodes.front.listen();
+    nodes.back.service.backends[0].state = BackendState::Leaving;
+    nodes.back.put_service();
+    for _ in 0..4 {
+        assert_eq!(read_all(&mut connect(address)), b"leaving");
+    }
+    nodes.front.service.backends.push(on_node(nodes.mesh, other.address));
+    nodes.front.service.backends[0].state = BackendState::Leaving;
+    nodes.front.put_service();
+    for _ in 0..4 {
+        assert_eq!(read_all(&mut connect(address)), b"staying");
+    }
 }
 
 #[test]

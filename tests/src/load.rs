@@ -42,6 +42,8 @@ pub struct Offer {
 pub enum Way {
     /// A connection each.
     Tcp,
+    /// A connection each; the server takes so many milliseconds to answer.
+    Slow(u32),
     /// A connection each; a page that has to be there as a whole, and its `server-name` header tells who answered.
     Http(String),
     /// A datagram each, from a port of its own.
@@ -54,6 +56,10 @@ impl Offer {
     pub fn tcp(to: SocketAddr, rate: u32) -> Self {
         let patience = Duration::from_secs(5);
         Self { to, way: Way::Tcp, rate, in_flight: 64, length: 2000, patience }
+    }
+
+    pub fn slow(to: SocketAddr, rate: u32, delay: u32) -> Self {
+        Self { way: Way::Slow(delay), ..Self::tcp(to, rate) }
     }
 
     pub fn http(to: SocketAddr, path: &str, rate: u32) -> Self {
@@ -161,6 +167,11 @@ impl Shared {
         let Offer { to, length, patience, .. } = self.offer;
         match &self.offer.way {
             Way::Tcp => Talk::open(to, None, patience)?.say_and_close(seed, length),
+            Way::Slow(delay) => {
+                let mut talk = Talk::open(to, None, patience)?;
+                let answer = talk.say_slowly(seed, length, *delay)?;
+                talk.close().map(|()| answer)
+            }
             Way::Http(path) => talk::fetch(to, path, patience),
             Way::UdpNew => {
                 let socket = self.bound(0).map_err(|error| Failure::at("bind", &error))?;

@@ -89,7 +89,7 @@ pub struct Endpoint {
     /// Since when it is in that state, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Why it drains or fails.
+    /// Why it drains, leaves or fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// This node could not connect to it, or to one of its ports, and passes it over for a while.
@@ -109,6 +109,8 @@ pub enum EndpointState {
     Ready,
     /// It gets no new connections unless nobody else is left.
     Draining,
+    /// It is about to be removed and gets no new connections; those it has finish.
+    Leaving,
     /// It has been found unwell.
     Failing,
 }
@@ -131,6 +133,7 @@ impl EndpointState {
             Self::Starting => "starting",
             Self::Ready => "ready",
             Self::Draining => "draining",
+            Self::Leaving => "leaving",
             Self::Failing => "failing",
         }
     }

@@ -99,7 +99,7 @@ pub(crate) struct Service {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Member {
-    /// `starting`, `ready`, `draining` or `failing`.
+    /// `starting`, `ready`, `draining`, `leaving` or `failing`.
     pub state: String,
     /// What its checks have found, once they have.
     pub well: Option<bool>,
@@ -251,6 +251,7 @@ impl From<&netd_proxy::BackendStats> for Member {
                 BackendState::Starting => "starting",
                 BackendState::Ready => "ready",
                 BackendState::Draining => "draining",
+                BackendState::Leaving => "leaving",
                 BackendState::Failing => "failing",
             }
             .to_owned(),

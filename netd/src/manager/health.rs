@@ -9,7 +9,9 @@ use std::time::SystemTime;
 use super::World;
 use super::network::replace;
 use crate::error::Result;
-use crate::model::{EndpointState, Finding, Findings, Id, Model, Sandbox, SandboxKey, Scope, Service};
+use crate::model::{
+    EndpointState, Finding, Findings, Id, Membership, Model, Sandbox, SandboxKey, Scope, Service,
+};
 use crate::store::{Txn, encode, key_of};
 
 /// What the proxy calls a service starts with this, and ends with the record's id.
@@ -42,9 +44,10 @@ fn of_endpoint(
     let mut after = before.clone();
     let state = if well { EndpointState::Ready } else { EndpointState::Failing };
     match &mut after.service {
-        // It leaves, whatever it answers.
         None => return Ok(()),
-        Some(membership) if [EndpointState::Draining, state].contains(&membership.state) => return Ok(()),
+        // It is being removed, whatever it answers.
+        Some(Membership { state: EndpointState::Draining | EndpointState::Leaving, .. }) => return Ok(()),
+        Some(membership) if membership.state == state => return Ok(()),
         Some(membership) => {
             membership.state = state;
             membership.since = Some(SystemTime::now());

@@ -23,7 +23,7 @@ use crate::model::{Answer, Change, Id, Network, PublishMode, Scope, Service, Ser
 use crate::store::{Txn, encode, key_of};
 use crate::tables::{Member, members};
 
-pub(crate) use member::{Removal, begin_removal, begun_removals, finish_removal};
+pub(crate) use member::{Departure, Removal, begin_removal, begun_removals, finish_removal, leave};
 pub(super) use member::{home, membership};
 pub(crate) use show::{connections, one as show_one};
 

@@ -91,7 +91,7 @@ pub(super) fn render(stats: &Stats) -> String {
 fn backends(text: &mut Text, services: &[Service]) {
     text.family("backends", "Backends by how they count for balancing", "gauge");
     for service in services {
-        for state in ["starting", "ready", "draining", "failing"] {
+        for state in ["starting", "ready", "draining", "leaving", "failing"] {
             let count = service.members.values().filter(|member| member.state == state).count();
             text.sample("backends", false, &[("service", &service.label), ("state", state)], count as u64);
         }

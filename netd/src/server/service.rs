@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::App;
 use super::route::Router;
 use crate::error::Result;
-use crate::manager::{self, Removal, show};
+use crate::manager::{self, Departure, Removal, show};
 
 /// How often a leaving endpoint's connections are counted.
 const LOOK: Duration = Duration::from_millis(50);
@@ -103,14 +103,10 @@ pub(crate) async fn resume_removals(app: &Arc<App>) -> Result<()> {
 }
 
 async fn end_removal(app: Arc<App>, begun: Removal) -> Result<()> {
-    let Removal::Drains { sandbox, endpoint, services, least, limit, unseen } = begun else { return Ok(()) };
-    let until = Instant::now() + limit;
-    let drained = async {
-        tokio::time::sleep(least.min(limit)).await;
-        drained(&app, &endpoint, &services, until, unseen).await;
-    };
+    let Removal::Drains(departure) = begun else { return Ok(()) };
+    let sandbox = Arc::clone(&departure.sandbox);
     tokio::select! {
-        () = drained => {}
+        departed = depart(&app, &departure) => departed?,
         () = app.stop.cancelled() => {
             tracing::warn!(%sandbox, "it is about to be removed: it gets no new connections meanwhile");
             let remedy = "its removal goes on when the daemon runs again";
@@ -120,16 +116,32 @@ async fn end_removal(app: Arc<App>, begun: Removal) -> Result<()> {
     app.change(move |world| manager::finish_removal(world, &sandbox)).await
 }
 
-/// Until the endpoint has no connection left, or its time is over. Those that pass the data plane by are `unseen`.
-async fn drained(app: &App, endpoint: &str, services: &[Arc<str>; 2], until: Instant, unseen: bool) {
-    while Instant::now() < until {
-        if let (Ok(stats), false) = (app.dataplane.stats().await, unseen) {
+/// Until nothing leads to the endpoint any more and it has no connection left, or its time is over.
+async fn depart(app: &App, departure: &Departure) -> Result<()> {
+    let end = Instant::now() + departure.limit;
+    if !departure.leaves {
+        drained(app, departure, end - departure.last).await;
+    }
+    let sandbox = Arc::clone(&departure.sandbox);
+    let leaves = app.change(move |world| manager::leave_service(world, &sandbox));
+    // A store that hangs has the rest of its time, and no more.
+    let Ok(left) = tokio::time::timeout_at(end, leaves).await else { return Ok(()) };
+    tokio::time::sleep_until(end.min(Instant::now() + left?)).await;
+    drained(app, departure, end).await;
+    Ok(())
+}
+
+/// Until the endpoint has no connection, `end` at the latest.
+async fn drained(app: &App, departure: &Departure, end: Instant) {
+    let Departure { endpoint, services, unseen, .. } = departure;
+    while Instant::now() < end {
+        if let (Ok(stats), false) = (app.dataplane.stats().await, *unseen) {
             let of_service = stats.services.iter().filter(|service| services.contains(&service.id));
             if of_service.filter_map(|service| service.backends.get(endpoint)).all(|open| *open == 0) {
                 return;
             }
         }
-        tokio::time::sleep_until(until.min(Instant::now() + LOOK)).await;
+        tokio::time::sleep_until(end.min(Instant::now() + LOOK)).await;
     }
 }
 

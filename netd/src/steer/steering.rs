@@ -10,6 +10,7 @@ use netd_sys::bpf::{CAPACITY, SkLookup, Steered, Transport};
 use netd_sys::nft::{Nft, Table};
 use netd_sys::{KernelError, socket};
 
+use super::answered::Answered;
 use super::funnel::{KINDS, Kind};
 use super::holder::{Holder, Taken, taken};
 use super::rules::{self, Place};
@@ -25,6 +26,8 @@ pub(crate) struct Steering {
     reservations: Vec<String>,
     /// Addresses of services: nobody answers there but who is led to.
     vips: BTreeSet<IpAddr>,
+    /// Listeners behind funnels.
+    answered: Answered,
     active: Option<Active>,
 }
 
@@ -54,7 +57,7 @@ pub(crate) type Sockets = (netd_proxy::table::FunnelId, Vec<OwnedFd>);
 
 impl Steering {
     pub(crate) fn new(by: SteerBy, reservations: Vec<String>) -> Self {
-        Self { by, reservations, vips: BTreeSet::new(), active: None }
+        Self { by, reservations, vips: BTreeSet::new(), answered: Answered::default(), active: None }
     }
 
     /// Those of the places that somebody has, reservations apart.
@@ -84,6 +87,11 @@ impl Steering {
     /// Whether the listener's port is led to its funnel.
     pub(crate) fn leads(&self, listener: &str) -> bool {
         self.active.as_ref().is_some_and(|active| active.ports.contains_key(listener))
+    }
+
+    /// Whether it is led nowhere because nobody could answer.
+    pub(crate) fn refuses(&self, listener: &str) -> bool {
+        matches!(self.answered.place(listener), Some((_, false)))
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -217,25 +225,21 @@ impl Steering {
         self.active.as_ref().map_or(0, |active| active.ports.len()) + more <= CAPACITY
     }
 
-    /// Takes in what changes for the data plane; with `full`, what is not put is not led any more.
+    /// Takes in what changes for the data plane; with `full`, what is not put is not led any more. Nor is what nobody can
+    /// answer for: who is let in while somebody leaves who was the last has to be served, so the listener stays.
     pub(crate) fn follow(&mut self, changes: &[Change], full: bool) -> Moves {
         let mut moves = Moves::default();
+        let touched = self.answered.follow(changes, full, |listener| listener.funnel.is_some());
         let Some(active) = &mut self.active else { return moves };
         let before = if full { std::mem::take(&mut active.ports) } else { BTreeMap::new() };
-        for change in changes {
-            match change {
-                Change::Proxy(Proxy::PutListener(listener)) => match steered(listener) {
-                    Some(port) => {
-                        if active.ports.insert(listener.id.clone(), port).is_none() {
-                            moves.put.push(port);
-                        }
+        for id in touched {
+            match self.answered.place(&id) {
+                Some((port, true)) => {
+                    if active.ports.insert(id, port).is_none() {
+                        moves.put.push(port);
                     }
-                    None => moves.removed.extend(active.ports.remove(&listener.id)),
-                },
-                Change::Proxy(Proxy::DropListener { listener }) => {
-                    moves.removed.extend(active.ports.remove(listener));
                 }
-                Change::Proxy(_) | Change::Dns(_) => {}
+                Some((_, false)) | None => moves.removed.extend(active.ports.remove(&id)),
             }
         }
         let gone = before.into_iter().filter(|(id, _)| !active.ports.contains_key(id));
@@ -314,10 +318,6 @@ fn every_port(vips: &BTreeSet<IpAddr>) -> impl Iterator<Item = Steered> {
 fn address(socket: impl std::os::fd::AsFd) -> Result<SocketAddr> {
     socket::local_address(socket)
         .map_err(|error| ApiError::kernel(format!("cannot read a funnel's address: {error}")).into())
-}
-
-fn steered(listener: &Listener) -> Option<Steered> {
-    listener.funnel.as_ref().map(|_| place(listener))
 }
 
 pub(super) fn place(listener: &Listener) -> Steered {

@@ -5,25 +5,22 @@
 //!   tables -> `follow` -> the sets of `inet netd`
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use netd_proxy::table::{BackendState, Change as Proxy, ListenerId, Service, ServiceId};
+use netd_proxy::table::{Listener, ListenerId};
 use netd_sys::KernelError;
 use netd_sys::bpf::Steered;
 use netd_sys::nft::{Nft, Table};
 
+use super::answered::Answered;
 use super::rules;
-use super::steering::{Moves, place};
+use super::steering::Moves;
 use crate::firewall::TABLE;
 use crate::tables::Change;
 
 #[derive(Debug, Default)]
 pub(crate) struct Vacancy {
-    /// Services that somebody can answer for.
-    served: BTreeSet<ServiceId>,
-    /// Ports that are bound here, and whom they lead to.
-    ports: BTreeMap<ListenerId, (Steered, ServiceId)>,
-    ports_of: BTreeMap<ServiceId, BTreeSet<ListenerId>>,
+    /// Ports that are bound here.
+    ports: Answered,
     /// Those that are refused.
     vacant: BTreeMap<ListenerId, Steered>,
 }
@@ -32,68 +29,21 @@ impl Vacancy {
     /// Takes in what changes for the data plane; with `full`, what is not put is gone. A port that we do not hold (`held`,
     /// by the listener) may be that of a program of the host, and is left alone.
     pub(crate) fn follow(&mut self, changes: &[Change], full: bool, held: impl Fn(&str) -> bool) -> Moves {
-        let mut touched = BTreeSet::new();
-        if full {
-            touched.extend(self.vacant.keys().cloned());
-            self.served.clear();
-            self.ports.clear();
-            self.ports_of.clear();
-        }
-        for change in changes {
-            let Change::Proxy(change) = change else { continue };
-            match change {
-                Proxy::PutService(service) => self.serves(&service.id, answers(service), &mut touched),
-                Proxy::DropService { service } => self.serves(service, false, &mut touched),
-                Proxy::PutListener(listener) => {
-                    self.remove(&listener.id);
-                    if listener.funnel.is_none() && held(&listener.id) {
-                        let (id, service) = (&listener.id, &listener.service);
-                        self.ports.insert(Arc::clone(id), (place(listener), Arc::clone(service)));
-                        self.ports_of.entry(Arc::clone(service)).or_default().insert(Arc::clone(id));
-                    }
-                    touched.insert(Arc::clone(&listener.id));
-                }
-                Proxy::DropListener { listener } => {
-                    self.remove(listener);
-                    touched.insert(Arc::clone(listener));
-                }
-                Proxy::PutFunnel(_) | Proxy::DropFunnel { .. } | Proxy::PutMesh(_) | Proxy::DropMesh => {}
-            }
-        }
+        let is_bound = |listener: &Listener| listener.funnel.is_none() && held(&listener.id);
+        let touched = self.ports.follow(changes, full, is_bound);
         self.moves(touched)
-    }
-
-    fn serves(&mut self, service: &ServiceId, served: bool, touched: &mut BTreeSet<ListenerId>) {
-        let changed = match served {
-            true => self.served.insert(Arc::clone(service)),
-            false => self.served.remove(service),
-        };
-        if changed {
-            touched.extend(self.ports_of.get(service).into_iter().flatten().cloned());
-        }
-    }
-
-    fn remove(&mut self, listener: &ListenerId) {
-        let Some((_, service)) = self.ports.remove(listener) else { return };
-        if let Some(others) = self.ports_of.get_mut(&service) {
-            others.remove(listener);
-            if others.is_empty() {
-                self.ports_of.remove(&service);
-            }
-        }
     }
 
     fn moves(&mut self, touched: BTreeSet<ListenerId>) -> Moves {
         let mut moves = Moves::default();
         for id in touched {
-            let vacant = self.ports.get(&id).filter(|(_, service)| !self.served.contains(service));
-            match vacant.map(|(place, _)| *place) {
-                Some(place) => {
+            match self.ports.place(&id) {
+                Some((place, false)) => {
                     let before = self.vacant.insert(id, place);
                     moves.removed.extend(before.filter(|before| *before != place));
                     moves.put.extend(Some(place).filter(|_| before != Some(place)));
                 }
-                None => moves.removed.extend(self.vacant.remove(&id)),
+                Some((_, true)) | None => moves.removed.extend(self.vacant.remove(&id)),
             }
         }
         moves
@@ -117,17 +67,13 @@ impl Vacancy {
     }
 }
 
-/// As the data plane chooses: those that drain, too, while nobody else is left.
-fn answers(service: &Service) -> bool {
-    let takes = |state| matches!(state, BackendState::Ready | BackendState::Draining);
-    service.backends.iter().any(|backend| takes(backend.state))
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
-    use netd_proxy::table::{Backend, Listener, Place, Protocol, Source};
+    use netd_proxy::table::{
+        Backend, BackendState, Change as Proxy, Listener, Place, Protocol, Service, Source,
+    };
     use netd_sys::bpf::Transport;
 
     use super::*;
@@ -169,7 +115,7 @@ mod tests {
 
     #[test]
     fn ports_are_refused_while_nobody_can_answer() {
-        use BackendState::{Draining, Failing, Ready, Starting};
+        use BackendState::{Draining, Failing, Leaving, Ready, Starting};
         let mut vacancy = Vacancy::default();
         let mut moved = |changes: &[Change], full| {
             let moves = vacancy.follow(changes, full, |_| true);
@@ -180,6 +126,8 @@ mod tests {
         assert_eq!(moved(&first, false), (vec![1, 2], vec![]));
         assert_eq!(moved(&[service("a", &[Starting])], false), (vec![], vec![]));
         assert_eq!(moved(&[service("a", &[Failing, Draining])], false), (vec![], vec![1, 2]));
+        assert_eq!(moved(&[service("a", &[Failing, Leaving])], false), (vec![1, 2], vec![]));
+        assert_eq!(moved(&[service("a", &[Leaving, Draining])], false), (vec![], vec![1, 2]));
         assert_eq!(moved(&[service("b", &[Failing, Starting])], false), (vec![3], vec![]));
         let gone = Change::Proxy(Proxy::DropListener { listener: "b:3".into() });
         assert_eq!(

@@ -74,7 +74,8 @@ pub(crate) fn members(service: &Service, model: &Model) -> Vec<Member> {
         .collect()
 }
 
-/// Those to whom new connections may be led: the ready ones, or while there are none, those that drain.
+/// Those to whom new connections may be led: the ready ones, or while there are none, those that drain. To one that leaves
+/// none may.
 pub(crate) fn usable(members: &[Member]) -> impl Iterator<Item = &Member> {
     let is = |wanted| move |member: &&Member| member.state == wanted;
     let wanted = match members.iter().any(|member| member.state == EndpointState::Ready) {

@@ -112,6 +112,7 @@ fn backend(member: &Member, target: u16) -> Backend {
             EndpointState::Starting => BackendState::Starting,
             EndpointState::Ready => BackendState::Ready,
             EndpointState::Draining => BackendState::Draining,
+            EndpointState::Leaving => BackendState::Leaving,
             EndpointState::Failing => BackendState::Failing,
         },
         place: member.place,
@@ -131,16 +132,17 @@ fn check(check: &HealthCheck) -> Check {
     }
 }
 
-/// None while nobody could answer, so that the kernel refuses at once.
+/// None while nobody could answer, so that the kernel refuses at once. While somebody leaves who was the last, clients that
+/// were let in may still be in the backlog: the kernel refuses new ones (`steer`), and these are led to it.
 fn vip_listeners<'a>(
     service: &'a Service,
     members: &[Member],
     model: &Model,
 ) -> impl Iterator<Item = Listener> + 'a {
+    let leaves = |member: &Member| member.state == EndpointState::Leaving;
+    let is_served = usable(members).next().is_some() || members.iter().any(leaves);
     let (v4, v6) = match service.answer {
-        Answer::Vip { v4, v6 } if model.is_here(&service.network) && usable(members).next().is_some() => {
-            (v4, v6)
-        }
+        Answer::Vip { v4, v6 } if model.is_here(&service.network) && is_served => (v4, v6),
         _ => (None, None),
     };
     let addresses = v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6));

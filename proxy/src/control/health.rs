@@ -53,7 +53,9 @@ impl Checked {
         let mut service = service.clone();
         for backend in &mut service.backends {
             backend.state = match (backend.state, self.verdict(&backend.id)) {
-                (state, None) | (state @ BackendState::Draining, Some(true)) => state,
+                (state, None)
+                | (state @ BackendState::Draining, Some(true))
+                | (state @ BackendState::Leaving, Some(_)) => state,
                 (_, Some(true)) => BackendState::Ready,
                 (_, Some(false)) => BackendState::Failing,
             };

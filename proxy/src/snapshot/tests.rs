@@ -110,6 +110,35 @@ fn who_drains_comes_after_those_that_were_ejected() {
 }
 
 #[test]
+fn who_leaves_gets_nothing_while_anybody_else_could_and_then_only_who_was_let_in() {
+    use BackendState::{Draining, Failing, Leaving, Ready};
+    for other in [Ready, Draining] {
+        let handle = handle_of(vec![backend("a", 1, Leaving), backend("b", 2, other)]);
+        assert_eq!(picked(&handle), ["b"], "{other:?}");
+        let pool = handle.pool();
+        let after = handle.pick(&pool, &Ask { tried: &[1], ..ask(1, Instant::now()) });
+        assert!(after.is_none(), "not even when {other:?} has failed");
+    }
+    let handle = handle_of(vec![backend("a", 1, Leaving), backend("b", 2, Failing)]);
+    assert_eq!(picked(&handle), ["a"]);
+}
+
+#[test]
+fn a_search_that_holds_an_earlier_table_does_not_find_who_has_left_since() {
+    let both = vec![backend("a", 1, BackendState::Draining), backend("b", 2, BackendState::Ready)];
+    let (handle, now) = (handle_of(both.clone()), Instant::now());
+    let earlier = handle.pool();
+    let second = Ask { tried: &[1], ..ask(1, now) };
+    assert_eq!(handle.pick(&earlier, &second).map(|(index, _)| index), Some(0));
+    let held = earlier.at(0).occupy();
+    let mut table = service(both);
+    table.backends[0].state = BackendState::Leaving;
+    handle.replace(&table, now);
+    assert!(handle.pick(&earlier, &second).is_none());
+    assert!(handle.pool().keeps(&held.backend) && handle.pool().at(0).open() == 1, "what it has goes on");
+}
+
+#[test]
 fn a_failing_backend_keeps_no_flow() {
     let handle = handle_of(vec![backend("a", 1, BackendState::Ready)]);
     let held = handle.pool().at(0).occupy();
@@ -191,7 +220,9 @@ fn the_time_of_a_drain_counts_from_its_beginning() {
     handle.replace(&limited(draining.clone()), at(5));
     handle.replace(&limited(draining), at(12));
     assert!(!held.backend.is_cut(start, at(14)) && held.backend.is_cut(start, at(16)));
-    assert!(!held.backend.is_cut(at(16), at(30)), "who came later had no other backend");
+    for later in [6, 14, 16] {
+        assert!(!held.backend.is_cut(at(later), at(30)), "who came later had no other backend");
+    }
     handle.replace(&limited(ready), at(17));
     assert!(!held.backend.is_cut(start, at(30)));
 }
@@ -208,15 +239,20 @@ fn a_client_is_led_to_its_own_family_where_there_is_one() {
     assert_eq!(pool.at(1).address(six, Some(80)), "10.0.0.1:80".parse().ok());
 }
 
-const STATES: [BackendState; 4] =
-    [BackendState::Starting, BackendState::Ready, BackendState::Draining, BackendState::Failing];
+const STATES: [BackendState; 5] = [
+    BackendState::Starting,
+    BackendState::Ready,
+    BackendState::Draining,
+    BackendState::Failing,
+    BackendState::Leaving,
+];
 
 proptest! {
     /// Through any sequence of tables a client stays where it is for as long as its backend is ready, and is never led to
     /// one that takes nothing while another does.
     #[test]
     fn affinity_survives_every_change_that_is_not_its_own(
-        changes in prop::collection::vec(prop::collection::vec((0usize..8, 0usize..4), 0..8), 1..12),
+        changes in prop::collection::vec(prop::collection::vec((0usize..8, 0usize..5), 0..8), 1..12),
         policy in 0usize..3,
     ) {
         let policy = [Policy::RoundRobin, Policy::LeastOpen, Policy::Weighted][policy];
@@ -234,7 +270,7 @@ proptest! {
             let pool = handle.pool();
             for (client, own) in own.iter_mut().enumerate() {
                 let chosen = handle.pick(&pool, &ask(client as u32, now));
-                let best = [BackendState::Ready, BackendState::Draining];
+                let best = [BackendState::Ready, BackendState::Draining, BackendState::Leaving];
                 let best = best.into_iter().find(|state| pool.members().iter().any(|one| one.state == *state));
                 prop_assert_eq!(chosen.map(|(_, backend)| backend.state), best);
                 let Some((_, chosen)) = chosen else { continue };

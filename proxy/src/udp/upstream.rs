@@ -71,6 +71,12 @@ impl Upstream {
         &self.occupied.backend
     }
 
+    /// Whether the next datagram is to look for another place. What leaves may still have an answer to the last one to give,
+    /// so its flow goes on until then.
+    fn is_to_move(&self) -> bool {
+        self.refused || self.backend().leaves()
+    }
+
     /// Whether the flow of `key` would still be led there.
     pub(super) fn leads_as(&self, key: &Key, handle: &ListenerHandle, pool: &Pool) -> bool {
         let backend = &self.occupied.backend;
@@ -129,7 +135,7 @@ impl Udp {
     /// The flow of `key`, made if there is none; `Err` says why there can be none.
     pub(super) fn flow_of(&mut self, kit: &mut Kit, key: Key) -> Result<FlowId, Dropped> {
         let Some(id) = self.table.find(&key) else { return self.open_flow(kit, key) };
-        if self.table.flow(id).is_some_and(|flow| flow.upstream.refused) {
+        if self.table.flow(id).is_some_and(|flow| flow.upstream.is_to_move()) {
             self.pick_again(kit, id);
         }
         Ok(id)
@@ -234,7 +240,7 @@ impl Udp {
 
     /// Moves a flow that is refused to the backend's address of the other family, as a server may listen in one alone;
     /// then to another backend. Without another it stays, or goes from one address to the other, and so notices when
-    /// the backend is back.
+    /// the backend is back. One whose backend leaves goes to another, if there is one.
     pub(super) fn pick_again(&mut self, kit: &mut Kit, id: FlowId) {
         let Some(flow) = self.table.flow(id) else { return };
         let key = flow.key;
@@ -380,8 +386,8 @@ struct Elsewhere {
 fn elsewhere(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream) -> Option<Elsewhere> {
     let backend = &now.occupied.backend;
     let other = match now.way {
-        Way::Straight => backend.other_than(now.peer, lane.target_port(key)),
-        Way::Through(_) | Way::Visit(_) => None,
+        Way::Straight if !backend.leaves() => backend.other_than(now.peer, lane.target_port(key)),
+        Way::Straight | Way::Through(_) | Way::Visit(_) => None,
     };
     let turn = other.map(|peer| Elsewhere {
         route: Route { peer, node: None },
@@ -397,7 +403,8 @@ fn elsewhere(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream)
 
 fn another(kit: &mut Kit, lane: &Lane, key: &Key, pool: &Pool, now: &Upstream) -> Option<Elsewhere> {
     let refusing = pool.index_of(&now.occupied.backend.id);
-    let (backend, route) = choose(kit, key, &lane.handle, pool, refusing.as_slice())?;
+    let chosen = choose(kit, key, &lane.handle, pool, refusing.as_slice());
+    let (backend, route) = chosen.filter(|(backend, _)| !backend.leaves())?;
     Some(Elsewhere { route, occupied: backend.occupy(), turned: false })
 }
 

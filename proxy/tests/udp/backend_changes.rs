@@ -194,6 +194,26 @@ fn a_draining_backend_keeps_its_flows_until_its_time_is_over() {
 }
 
 #[test]
+fn a_leaving_backend_answers_what_it_was_asked_and_is_asked_no_more() {
+    in_namespace(|| {
+        let (old, new) = (UdpSocket::bind("127.0.0.1:0").unwrap(), Echo::named("new:"));
+        let address = old.local_addr().unwrap();
+        let rig = Rig::new(Setup::default(), &[address]);
+        let client = rig.local_client();
+        client.send(b"question").unwrap();
+        let (_, from) = old.recv_from(&mut [0; 16]).unwrap();
+        rig.send_off_first(&[address]);
+        rig.send_off_first(&[address, new.address]);
+        old.send_to(b"answer", from).unwrap();
+        let mut buffer = [0; 16];
+        let len = client.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], b"answer");
+        assert_eq!(ask(&client, b"next"), b"new:next");
+        assert_eq!(rig.counts().open, 1, "the flow has moved");
+    });
+}
+
+#[test]
 fn an_unwell_backend_loses_its_flows_at_once() {
     in_namespace(|| {
         let (sick, well) = (Echo::named("sick:"), Echo::named("well:"));

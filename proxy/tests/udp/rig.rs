@@ -144,6 +144,11 @@ impl Rig {
         self.change_first(backends, BackendState::Draining, Some(limit));
     }
 
+    /// The first of these is about to be gone.
+    pub(crate) fn send_off_first(&self, backends: &[SocketAddr]) {
+        self.change_first(backends, BackendState::Leaving, None);
+    }
+
     /// The first of these has been found unwell.
     pub(crate) fn fail_first(&self, backends: &[SocketAddr]) {
         self.change_first(backends, BackendState::Failing, None);

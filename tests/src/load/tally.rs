@@ -108,6 +108,15 @@ impl Tally {
         times.get((last as f64 * share).ceil() as usize).copied().unwrap_or_default()
     }
 
+    /// All that failed were refused by the kernel: nobody was let in and then cut.
+    pub fn cut_nobody(&self) -> Result<&Self> {
+        let refused = |failure: &Failure| failure.step == "connect" && failure.how == "refused";
+        let failures = self.0.iter().filter_map(|attempt| attempt.outcome.as_ref().err());
+        let cut: Vec<&Failure> = failures.filter(|failure| !refused(failure)).collect();
+        ensure!(cut.is_empty(), "{} were let in and cut: {self}", cut.len());
+        Ok(self)
+    }
+
     /// At least `least` attempts, and none that failed.
     pub fn flawless(&self, least: usize) -> Result<&Self> {
         ensure!(self.failed() == 0 && self.0.len() >= least, "wanted {least} and no failure: {self}");
@@ -152,6 +161,7 @@ mod tests {
         assert_eq!((tally.since(at(10)).answered(), tally.before(at(10)).answered()), (2, 1));
         assert_eq!(tally.during(at(12)).attempts().len(), 2);
         assert!(tally.flawless(1).is_err() && tally.since(at(30)).flawless(1).is_ok());
+        assert!(tally.cut_nobody().is_ok());
         let text = "3 answered by a 3, p50 15.0 ms, p99 15.0 ms; 1 failed: 1 x connect: refused";
         assert_eq!(tally.to_string(), text);
     }

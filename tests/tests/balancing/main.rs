@@ -3,5 +3,6 @@
 mod balance;
 mod clients;
 mod health;
+mod leave;
 mod replace;
 mod vip;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use netd_tests::load::{Offer, Steady};
-use netd_tests::{Backend, scenario};
+use netd_tests::{Backend, Place, refusal, scenario};
 
 use crate::stage::{SOON, everybody, has_ready, resolves, stage};
 
@@ -33,6 +33,43 @@ fn replacing_all_backends_and_killing_one_fails_no_connection_through_any_node()
             ensure!(last.keys().eq(["new1", "new2"]), "{last:?}");
         }
         Ok(())
+    });
+}
+
+#[test]
+fn endpoints_that_go_down_to_the_last_cut_nobody_through_any_node() {
+    scenario(|lab| {
+        let it = stage(lab, 0, "--drain 3s")?;
+        let start =
+            |number| Backend::start(it.node(number), &format!("web{number}"), "--network app --service web");
+        let _both = [start(2)?, start(3)?];
+        everybody(&it.cluster, "web", 2)?;
+        let client = it.node(1).create("client", "--network app")?;
+        let vip = resolves(&client, "web", 1)?[0];
+        // Some connection is open at any time, so that the last endpoint goes when its time is over.
+        let load = |from: &Place, to| Steady::start(from, Offer::slow(to, 60, 60));
+        let loads = [
+            load(&client, (vip, 7000).into())?,
+            load(&it.outsider, it.door(1))?,
+            load(&it.outsider, it.door(2))?,
+            load(&it.outsider, it.door(3))?,
+        ];
+        loads.iter().try_for_each(|load| load.more(30))?;
+        it.node(2).netd("sandbox rm web2")?;
+        everybody(&it.cluster, "web", 1)?;
+        loads.iter().try_for_each(|load| load.more(30))?;
+        let alone = Instant::now();
+        it.node(3).netd("sandbox rm web3")?;
+        loads.iter().try_for_each(|load| load.more(30))?;
+        for load in loads {
+            let tally = load.finish()?;
+            println!("{tally}");
+            tally.cut_nobody()?;
+            let under_way = tally.during(alone).attempts().len();
+            ensure!(tally.before(alone).failed() <= under_way, "another was there: {tally}");
+        }
+        let doors = [(&client, (vip, 7000).into()), (&*it.outsider, it.door(1)), (&*it.outsider, it.door(3))];
+        doors.into_iter().try_for_each(|(from, to): (_, std::net::SocketAddr)| refusal::of_tcp(from, to))
     });
 }
 

@@ -13,7 +13,7 @@ use crate::model::{
     Answer, EastWest, EndpointState, HealthProbe, Id, Membership, Model, PeerKey, PublishMode, Sandbox,
     SandboxKey, Scope, Service,
 };
-use crate::tables::{service_id, service_id_here, usual_target};
+use crate::tables::{members, service_id, service_id_here, usable, usual_target};
 
 /// What connections of a leaving endpoint get where the service says nothing.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -21,6 +21,13 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// After so long every other node that is connected to the cluster's store has heard of a change. Nobody says that it has:
 /// for every change that would be a write of every node's, which all others are told of in turn.
 const HEARD: Duration = Duration::from_secs(1);
+
+/// What those get who come last before the time of a removal is over.
+const LAST: Duration = Duration::from_secs(1);
+
+/// The kernel refuses whoever comes to a service from the moment that nobody is left to answer. Who was let in just before
+/// has the rest of its handshake to make, and waits to be taken up.
+const ENTERED: Duration = Duration::from_millis(20);
 
 /// What a new sandbox is to its service.
 pub(crate) fn membership(world: &World, request: &CreateSandbox) -> Result<Option<Membership>> {
@@ -70,60 +77,73 @@ pub(crate) fn home(
 /// How a removal goes on.
 pub(crate) enum Removal {
     Done,
-    /// Connections of the endpoint get that long; then the removal is to be asked for again, by force.
-    Drains {
-        sandbox: Id,
-        endpoint: Id,
-        services: [Arc<str>; 2],
-        /// Until others have heard that it takes no more.
-        least: Duration,
-        limit: Duration,
-        /// Its connections pass the data plane by.
-        unseen: bool,
-    },
+    /// Its connections end first: see [`Departure`].
+    Drains(Departure),
+}
+
+/// An endpoint on its way out. First it drains: it gets nothing while anybody else could, and serves on while nobody can.
+/// When it has no connection, or when its time is nearly over, it leaves: it gets nothing any more, so that its last
+/// connection is the last. Then it is removed.
+pub(crate) struct Departure {
+    pub sandbox: Id,
+    pub endpoint: Id,
+    pub services: [Arc<str>; 2],
+    /// It drains no more.
+    pub leaves: bool,
+    /// How long all of it may take from now on.
+    pub limit: Duration,
+    /// How long before the end of that it leaves at the latest.
+    pub last: Duration,
+    /// Its connections pass the data plane by.
+    pub unseen: bool,
 }
 
 /// Removes a sandbox, or if it is an endpoint of a service, has it get no new connections first.
 pub(crate) fn begin_removal(world: &mut World, wanted: &str, force: bool) -> Result<Removal> {
     let before = sandbox::removable(world, wanted, force)?;
-    let drains = if force { None } else { drains(world.model(), &before) };
-    let Some((removal, service)) = drains else {
+    let departs = if force { None } else { departs(world.model(), &before) };
+    let Some((departure, service)) = departs else {
         return sandbox::remove(world, wanted, force).map(|()| Removal::Done);
     };
-    drain(world, &before)?;
-    if let Removal::Drains { endpoint, .. } = &removal {
-        let about = [("sandbox", &*before.name), ("endpoint", &**endpoint)];
-        world.tell("service", "drain", &service.id, &service.name, &about);
-    }
-    Ok(removal)
+    move_on(world, &before, EndpointState::Draining)?;
+    let about = [("sandbox", &*before.name), ("endpoint", &*departure.endpoint)];
+    world.tell("service", "drain", &service.id, &service.name, &about);
+    Ok(Removal::Drains(departure))
 }
 
-/// How an endpoint of a service is removed, and which service that is.
-fn drains(model: &Model, before: &Sandbox) -> Option<(Removal, Arc<Service>)> {
-    let service = model.services.get(&before.service.as_ref()?.service)?;
+/// How an endpoint of a service is removed, and which service that is. What was begun before goes on from there: also its
+/// time, or a daemon that ends again and again would never come to the end.
+fn departs(model: &Model, before: &Sandbox) -> Option<(Departure, Arc<Service>)> {
+    let membership = before.service.as_ref()?;
+    let service = model.services.get(&membership.service)?;
     let endpoint = before.endpoints.iter().find(|endpoint| endpoint.network == service.network)?;
-    let removal = Removal::Drains {
+    let whole = service.drain.unwrap_or(DRAIN);
+    let spent =
+        membership.since.filter(|_| rank(membership.state) > 0).and_then(|since| since.elapsed().ok());
+    let limit = whole.saturating_sub(spent.unwrap_or_default());
+    let departure = Departure {
         sandbox: Arc::clone(&before.id),
         endpoint: Arc::clone(&endpoint.id),
         services: [service_id(&service.id), service_id_here(&service.id)],
-        least: if is_led_to_by_others(service, model) { HEARD } else { Duration::ZERO },
-        limit: service.drain.unwrap_or(DRAIN),
+        leaves: membership.state == EndpointState::Leaving,
+        limit,
+        last: (heard(service, model) + LAST).min(limit / 2),
         unseen: service.east_west == EastWest::Connect,
     };
-    Some((removal, Arc::clone(service)))
+    Some((departure, Arc::clone(service)))
 }
 
 /// Removals that the daemon before this one began and did not come to the end of: they go on where they were.
 pub(crate) fn begun_removals(world: &mut World) -> Vec<Removal> {
     let is_leaving = |sandbox: &&Arc<Sandbox>| {
-        sandbox.service.as_ref().is_some_and(|membership| membership.state == EndpointState::Draining)
+        sandbox.service.as_ref().is_some_and(|membership| rank(membership.state) > 0)
     };
     let leaving: Vec<Arc<Sandbox>> = world.model().sandboxes.values().filter(is_leaving).cloned().collect();
     let mut removals = Vec::new();
     for sandbox in leaving {
         tracing::info!(sandbox = %sandbox.name, "its removal was begun and goes on");
-        match drains(world.model(), &sandbox) {
-            Some((removal, _)) => removals.push(removal),
+        match departs(world.model(), &sandbox) {
+            Some((departure, _)) => removals.push(Removal::Drains(departure)),
             None => {
                 if let Err(error) = sandbox::remove(world, &sandbox.id, true) {
                     tracing::error!(sandbox = %sandbox.name, %error, "cannot end its removal");
@@ -132,6 +152,23 @@ pub(crate) fn begun_removals(world: &mut World) -> Vec<Removal> {
         }
     }
     removals
+}
+
+/// The endpoint gets no more connections. Gives how long some may come all the same.
+pub(crate) fn leave(world: &mut World, sandbox: &Id) -> Result<Duration> {
+    let Some(before) = world.model().sandboxes.get(sandbox).cloned() else { return Ok(Duration::ZERO) };
+    move_on(world, &before, EndpointState::Leaving)?;
+    let model = world.model();
+    let service = before.service.as_ref().and_then(|membership| model.services.get(&membership.service));
+    Ok(service.map_or(Duration::ZERO, |service| {
+        let is_alone = usable(&members(service, model)).next().is_none();
+        heard(service, model).max(if is_alone { ENTERED } else { Duration::ZERO })
+    }))
+}
+
+/// How long it takes until no data plane leads connections there that has not heard of it.
+fn heard(service: &Service, model: &Model) -> Duration {
+    if is_led_to_by_others(service, model) { HEARD } else { Duration::ZERO }
 }
 
 /// Whether data planes of other nodes may lead connections to the service's endpoints: of every node that lives where a
@@ -156,11 +193,21 @@ pub(crate) fn finish_removal(world: &mut World, sandbox: &Id) -> Result<()> {
     sandbox::remove(world, sandbox, true)
 }
 
-fn drain(world: &mut World, before: &Sandbox) -> Result<()> {
+/// How far a removal has come.
+fn rank(state: EndpointState) -> u8 {
+    match state {
+        EndpointState::Starting | EndpointState::Ready | EndpointState::Failing => 0,
+        EndpointState::Draining => 1,
+        EndpointState::Leaving => 2,
+    }
+}
+
+/// The removal comes so far. It goes on only: somebody may have asked for it a second time.
+fn move_on(world: &mut World, before: &Sandbox, state: EndpointState) -> Result<()> {
     let mut after = before.clone();
     match &mut after.service {
-        Some(membership) if membership.state != EndpointState::Draining => {
-            membership.state = EndpointState::Draining;
+        Some(membership) if rank(membership.state) < rank(state) => {
+            membership.state = state;
             membership.since = Some(SystemTime::now());
             membership.why = Some("it is being removed".into());
         }

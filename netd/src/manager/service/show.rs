@@ -113,6 +113,7 @@ fn endpoint(service: &Service, member: &Member, model: &Model) -> api::Endpoint 
             EndpointState::Starting => api::EndpointState::Starting,
             EndpointState::Ready => api::EndpointState::Ready,
             EndpointState::Draining => api::EndpointState::Draining,
+            EndpointState::Leaving => api::EndpointState::Leaving,
             EndpointState::Failing => api::EndpointState::Failing,
         },
         since: member.since.map(Into::into),
@@ -125,7 +126,7 @@ fn endpoint(service: &Service, member: &Member, model: &Model) -> api::Endpoint 
             // One outside counts as ready until it is known; one that drains tells since when that is.
             EndpointState::Ready if member.port.is_some() && member.since.is_none() => Health::Starting,
             EndpointState::Starting => Health::Starting,
-            EndpointState::Ready | EndpointState::Draining => Health::Healthy,
+            EndpointState::Ready | EndpointState::Draining | EndpointState::Leaving => Health::Healthy,
             EndpointState::Failing => Health::Unhealthy,
         },
     }

@@ -190,6 +190,10 @@ fn an_address_listens_while_somebody_could_answer() {
         assert_eq!(!world.listeners().is_empty(), there, "{state:?}");
         assert_eq!(world.addresses("id-app", "tasks.web").len(), usize::from(there), "{state:?}");
     }
+    one.service.as_mut().expect("a service").state = EndpointState::Leaving;
+    world.put(&one);
+    assert!(!world.listeners().is_empty(), "who was let in is led to it; the kernel lets in nobody else");
+    assert_eq!(world.addresses("id-app", "tasks.web"), Vec::<String>::new());
     one.service.as_mut().expect("a service").state = EndpointState::Failing;
     world.put(&one);
     world.put_service(&Service { health: None, ..web.clone() });

@@ -25,7 +25,7 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         (0..3_u8, network(), 0..4_u8, any::<bool>())
             .prop_map(|(which, network, shape, drains)| Step::Service { which, network, shape, drains }),
-        (0..3_u8, network(), 0..4_u8, 0..4_u8).prop_map(|(which, network, service, state)| Step::Sandbox {
+        (0..3_u8, network(), 0..4_u8, 0..5_u8).prop_map(|(which, network, service, state)| Step::Sandbox {
             which,
             network,
             service,
@@ -86,6 +86,7 @@ fn take(world: &mut World, step: &Step) {
                 EndpointState::Starting,
                 EndpointState::Ready,
                 EndpointState::Draining,
+                EndpointState::Leaving,
                 EndpointState::Failing,
             ];
             let sandbox = network.map(|network| {
