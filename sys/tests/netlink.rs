@@ -2,6 +2,7 @@
 
 mod lab;
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -267,5 +268,36 @@ fn routes_are_added_replaced_listed_and_removed() {
         assert!(!run("ip route").contains("172.30"));
         let twice = rtnl.transact(vec![route::delete(&device)]).expect_err("gone");
         assert_eq!(twice.errno(), Some(libc::ESRCH));
+    });
+}
+
+#[test]
+fn a_route_to_an_own_address_says_from_which_other_it_is_asked() {
+    machine(|| {
+        let mut rtnl = Rtnl::open().expect("open");
+        let master = bridge(&mut rtnl);
+        let ip = |text: &str| text.parse::<IpAddr>().expect("address");
+        let on = |text: &str| Addr { link: master, address: text.parse().expect("network") };
+        let all = ["10.9.0.1/24", "10.9.0.200/32", "fd77::1/64", "fd77::200/128"];
+        rtnl.transact(all.map(|text| addr::add(on(text))).into()).expect("addresses");
+        let v4 = Route::to_own(ip("10.9.0.200"), ip("10.9.0.1"), master);
+        let v6 = Route::to_own(ip("fd77::200"), ip("fd77::1"), master);
+        rtnl.transact(vec![route::prepend(&v4), route::replace(&v6)]).expect("routes");
+        // The kernel makes its own a moment after the address.
+        let mut kernels = || rtnl.transact(vec![route::delete_kernels(&v6)]);
+        while kernels().is_err_and(|error| error.errno() == Some(libc::ESRCH)) {
+            std::thread::yield_now();
+        }
+        assert!(run("ip route get 10.9.0.200").contains("src 10.9.0.1"));
+        assert!(run("ip -6 route get fd77::200").contains("src fd77::1"));
+        let found = rtnl.local_routes(master).expect("list");
+        assert!(found.contains(&v4) && found.iter().any(|route| route.source == v6.source), "{found:#?}");
+        assert!(found.iter().all(|route| route.link == Some(master) && route.kind == route::Kind::Local));
+
+        let twice = rtnl.transact(vec![route::prepend(&v4)]).expect_err("it is there");
+        assert_eq!(twice.errno(), Some(libc::EEXIST));
+        rtnl.transact(vec![route::delete(&v4), route::delete(&v6)]).expect("delete");
+        assert!(run("ip route get 10.9.0.200").contains("src 10.9.0.200"), "the kernel's is left");
+        assert!(!run("ip -6 route show table local").contains("fd77::200"));
     });
 }

@@ -12,6 +12,7 @@ use crate::command::Process;
 use crate::daemon::Daemon;
 use crate::eventually::eventually;
 use crate::load::talk::datagram;
+use crate::load::wire::Question;
 use crate::load::{Answer, Talk};
 use crate::place::{PATIENCE, Place};
 
@@ -137,5 +138,24 @@ pub fn echoes(from: &Place, to: impl Into<SocketAddr>) -> Result<()> {
     socket.connect(to)?;
     eventually(PATIENCE * 2, &format!("{to}/udp answers {}", from.name), || {
         datagram(&socket, 17, 600, Duration::from_secs(1)).map(drop).map_err(Into::into)
+    })
+}
+
+/// The same on a socket that is not connected, and so hears whoever writes to it: the answer has to come from where it was
+/// asked for.
+pub fn echoes_unconnected(from: &Place, to: impl Into<SocketAddr>) -> Result<()> {
+    let to = to.into();
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = from.udp((any, 0))?;
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let question = Question { seed: 17, length: 600, delay: 0 };
+    let mut buffer = vec![0; 65_535];
+    eventually(PATIENCE * 2, &format!("{to}/udp answers {}, not connected", from.name), || {
+        socket.send_to(&question.bytes(), to)?;
+        let (got, by) = socket.recv_from(&mut buffer)?;
+        let mut rest = &buffer[..got];
+        Answer::read(&mut rest)?;
+        ensure!(by == to && question.matches(rest), "{got} bytes from {by}");
+        Ok(())
     })
 }

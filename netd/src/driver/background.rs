@@ -1,5 +1,5 @@
-//! A thread for what nobody should wait for: telling neighbours of a new endpoint, and closing sockets that take the
-//! kernel a grace period (some 10 ms) to let go of.
+//! A thread for what nobody should wait for: telling neighbours of a new endpoint, closing sockets that take the kernel a
+//! grace period (some 10 ms) to let go of, and what the kernel itself does a moment later.
 
 use std::any::Any;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -42,6 +42,11 @@ impl Background {
                 tracing::debug!(error = %Chain(&error), "cannot announce an address to its neighbours");
             }
         };
+        self.run(errand);
+    }
+
+    /// Does it there; not at all, when too many wait.
+    pub(super) fn run(&self, errand: impl FnOnce() + Send + 'static) {
         let _ = self.queue.try_send(Box::new(errand));
     }
 

@@ -81,7 +81,7 @@ pub(super) fn unserved(places: &[Place]) -> [Chain; 3] {
         ];
         (kind, parts, "no port of the service")
     });
-    // A program of the host asks from that very address, so its answers are to it.
+    // A program of the host may have bound itself to that very address, and its answers are to it.
     let answered = vec![
         Part::Is(Field::Iifname, Value::Name("lo".into())),
         Part::Connection(ct_state::ESTABLISHED),

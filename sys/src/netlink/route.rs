@@ -78,6 +78,16 @@ impl Route {
         Self { gateway: Some(gateway), ..Self::on_link(destination, link) }
     }
 
+    /// A way to an address of this host's, asked for under another one of them.
+    pub fn to_own(address: IpAddr, source: IpAddr, link: u32) -> Self {
+        Self {
+            source: Some(source),
+            table: LOCAL,
+            kind: Kind::Local,
+            ..Self::on_link(IpNetwork::from(address), link)
+        }
+    }
+
     /// Every destination there is.
     pub fn is_default(&self) -> bool {
         self.destination.prefix() == 0 && self.kind == Kind::Unicast
@@ -95,8 +105,21 @@ pub fn replace(route: &Route) -> Op<'static> {
     Op::new("set the route", way(route), NLM_F_CREATE | NLM_F_REPLACE, message)
 }
 
+/// Adds it before those with the same destination, metric and table, which stay. For IPv4, whose routes have an order.
+pub fn prepend(route: &Route) -> Op<'static> {
+    Op::new("add the route", way(route), NLM_F_CREATE, RouteNetlinkMessage::NewRoute(message(route)))
+}
+
 pub fn delete(route: &Route) -> Op<'static> {
     Op::new("remove the route", way(route), 0, RouteNetlinkMessage::DelRoute(message(route)))
+}
+
+/// Of several with this destination and table, removes the one that the kernel has made by itself. For IPv6, where the
+/// source that a route prefers does not tell it from another.
+pub fn delete_kernels(route: &Route) -> Op<'static> {
+    let mut message = message(route);
+    message.header.protocol = RouteProtocol::Kernel;
+    Op::new("remove the kernel's route", way(route), 0, RouteNetlinkMessage::DelRoute(message))
 }
 
 fn way(route: &Route) -> String {
@@ -178,9 +201,21 @@ impl Rtnl {
         }
         Ok(found)
     }
-}
 
-impl Rtnl {
+    /// Those to addresses of the host's own that are on this link.
+    pub fn local_routes(&mut self, link: u32) -> Result<Vec<Route>, KernelError> {
+        let mut found = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            request.header.table = libc::RT_TABLE_LOCAL;
+            request.header.kind = RouteType::Local;
+            request.attributes.push(RouteAttribute::Oif(link));
+            found.append(&mut self.dump("local routes", RouteNetlinkMessage::GetRoute(request), decode)?);
+        }
+        Ok(found)
+    }
+
     /// The way to an address, rules and metrics considered; none where none leads.
     pub fn way_to(&mut self, destination: IpAddr) -> Result<Option<Way>, KernelError> {
         let mut request = RouteMessage::default();
@@ -259,6 +294,8 @@ fn hop(route: &mut Route, kind: u16, value: &[u8]) {
     }
 }
 
+/// The table of the host's own addresses, which is looked into first.
+pub const LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
 /// The table that packets take when no rule says otherwise.
 pub const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 

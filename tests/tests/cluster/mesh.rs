@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netd_tests::backend::{ask, echoes, vip};
+use netd_tests::backend::{ask, echoes, echoes_unconnected, vip};
 use netd_tests::load::{Talk, talk};
 use netd_tests::{Backend, Cluster, Place, eventually, scenario};
 
@@ -177,16 +177,30 @@ fn a_program_of_a_node_reaches_services_whose_backends_are_elsewhere() {
         here.netd(
             "service create web --network app --port 7000 --port 7000/udp -p 8080:7000 -p 8080:7000/udp",
         )?;
-        know(&cluster, "service", "web")?;
+        here.netd("service create any --network app")?;
+        know(&cluster, "service", "any")?;
         let _web = Backend::start(there, "web1", "--service web")?;
+        let _any = Backend::start(there, "any1", "--service any")?;
         // The network, and with it the service's address, is on a node while a sandbox there is on it.
         let client = here.create("client", "--network app")?;
         everybody(&cluster, "web", 1)?;
-        let (v4, v6): (Ipv4Addr, Ipv6Addr) = (vip(here, "web")?, vip(here, "web")?);
-        let addresses = [SocketAddr::from((v4, 7000)), (v6, 7000).into()];
+        everybody(&cluster, "any", 1)?;
+        let at = |service| -> Result<[SocketAddr; 2]> {
+            let (v4, v6): (Ipv4Addr, Ipv6Addr) = (vip(here, service)?, vip(here, service)?);
+            Ok([(v4, 7000).into(), (v6, 7000).into()])
+        };
+        let addresses = at("web")?;
         for to in addresses.into_iter().chain(LOOPBACKS.map(|ip| (ip, 8080).into())) {
             ensure!(ask(&here.host, to)?.by == "web1", "{to}");
             echoes(&here.host, to)?;
+            echoes_unconnected(&here.host, to)?;
+        }
+        for to in at("any")? {
+            for node in &cluster.nodes {
+                ensure!(ask(&node.host, to)?.by == "any1", "{to}");
+                echoes(&node.host, to)?;
+                echoes_unconnected(&node.host, to)?;
+            }
         }
         for to in addresses {
             ensure!(ask(&client, to)?.by == "web1", "{to}");
