@@ -22,7 +22,7 @@ pub(crate) struct BackendHandle {
     pub(crate) place: Place,
     /// Lives as long as anybody holds it, through all pools that name this backend.
     lasting: Arc<Lasting>,
-    /// Of these addresses: the same name at another address has not failed yet.
+    /// Of these addresses since they were last found well: the same name at another address has not failed yet.
     ejection: Arc<Ejection>,
 }
 
@@ -54,6 +54,10 @@ impl BackendHandle {
             before.binary_search_by(|candidate| candidate.id.cmp(&backend.id)).ok().map(|at| &before[at]);
         let (v4, v6) = (backend.v4.map(SocketAddr::V4), backend.v6.map(SocketAddr::V6));
         let same = old.filter(|old| (old.v4, old.v6, old.place) == (v4, v6, backend.place));
+        // Whoever asked it has found it well again, after whatever failed there.
+        let is_back =
+            old.is_some_and(|old| old.state == BackendState::Failing) && backend.state == BackendState::Ready;
+        let same = same.filter(|_| !is_back);
         let handle = Self {
             id: Arc::clone(&backend.id),
             v4,

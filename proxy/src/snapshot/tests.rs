@@ -164,6 +164,17 @@ fn who_refuses_is_passed_over_until_one_has_asked_again() {
 }
 
 #[test]
+fn who_is_found_well_again_is_not_passed_over_any_longer() {
+    let all = |state| service(vec![backend("a", 1, BackendState::Ready), backend("b", 1, state)]);
+    let (handle, now) = (ServiceHandle::new(&all(BackendState::Ready), Instant::now()), Instant::now());
+    fail(&handle, "b", Failure::Refused, now);
+    handle.replace(&all(BackendState::Failing), now);
+    assert_eq!(picked_at(&handle, now), ["a"]);
+    handle.replace(&all(BackendState::Ready), now);
+    assert_eq!(picked_at(&handle, now), ["a", "b"]);
+}
+
+#[test]
 fn a_search_goes_through_everybody_before_it_fails() {
     let handle = handle_of(["a", "b", "c"].map(|id| backend(id, 1, BackendState::Ready)).to_vec());
     let now = Instant::now();
