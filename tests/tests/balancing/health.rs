@@ -36,11 +36,13 @@ fn a_backend_that_fails_its_check_gets_no_connections_until_it_is_well_again() {
             let to = SocketAddr::from((vip::<Ipv4Addr>(&netd, "web")?, 7000));
             let load = Steady::start(&client, Offer::tcp(to, 100))?;
             load.more(20)?;
+            let begun = Instant::now();
             if check.starts_with("http") {
                 backends[0].switch("/fail")?;
             } else {
                 backends[0].kill()?;
             }
+            let unwell = Instant::now();
             becomes(&netd, "web", "web1", "failing")?;
             let since = Instant::now();
             load.more(40)?;
@@ -56,7 +58,11 @@ fn a_backend_that_fails_its_check_gets_no_connections_until_it_is_well_again() {
             load.more(40)?;
             let both = load.so_far().since(since).by();
             ensure!(both.len() == 2, "both again: {both:?}");
-            load.finish()?.flawless(100)?;
+            let tally = load.finish()?;
+            tally.since(unwell).flawless(80)?;
+            // What it was doing when it was killed is lost with it.
+            let killed = tally.before(unwell).ended_since(begun).failed();
+            ensure!(tally.failed() == if check.starts_with("http") { 0 } else { killed }, "{tally}");
         }
         Ok(())
     });
