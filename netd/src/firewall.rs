@@ -57,7 +57,7 @@ pub(crate) fn render(model: &Model, ends: Option<&Ends>) -> Table {
         let overlays =
             model.networks.values().filter(|network| matches!(network.driver, Driver::Overlay { .. }));
         table.sets.push(set(CLAMPED, &[Type::Name], overlays.map(|network| vec![name(network)]).collect()));
-        table.sets.extend(underlay::sets(ends, model));
+        table.sets.extend(underlay::sets(model));
         table.chains.extend(underlay::chains(ends));
         table.chains.push(clamp());
     }

@@ -39,7 +39,7 @@ use crate::model::{Id, LeaseHolder, Model, Network, Scope};
 use crate::ports::Ports;
 use crate::reconcile::Reconcile;
 use crate::store::{Revision, Txn, Wake};
-use crate::tables::Neighbours;
+use crate::tables::{Away, Neighbours};
 use books::{Assigned, Books};
 use undo::{Step, Undo};
 
@@ -83,6 +83,7 @@ pub(crate) struct World {
     pub reconcile: Reconcile,
     /// Endpoints of other nodes, as overlay networks are to know them.
     neighbours: Neighbours,
+    away: Away,
     bus: Bus,
     /// Nodes that went while this daemon ran.
     gone_since: BTreeMap<Id, SystemTime>,

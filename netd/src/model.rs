@@ -9,7 +9,7 @@ mod node;
 mod pool;
 mod service;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use indexed::{Indexed, Keyed, NetworkKey, PeerKey, SandboxKey, ServiceKey};
-pub(crate) use node::{Availability, Lease, LeaseHolder, Member, Node, Peer};
+pub(crate) use node::{Availability, Lease, LeaseHolder, Member, Node, Peer, Place};
 pub(crate) use pool::{AddressPool, PoolAddress, Purpose};
 pub(crate) use service::{
     Answer, EastWest, ExternalBackend, Finding, Findings, HealthCheck, HealthProbe, ProxyProtocol,
@@ -314,6 +314,8 @@ pub(crate) struct Model {
     /// Nodes that live, this one among them.
     pub nodes: BTreeMap<Id, Arc<Node>>,
     pub members: BTreeMap<Id, Arc<Member>>,
+    /// Nodes that were taken down on purpose, and are not going to be back in a moment.
+    pub left: BTreeSet<Id>,
     /// Endpoints of other nodes.
     pub peers: Indexed<Peer>,
     /// Of backends outside, by service.
@@ -347,6 +349,24 @@ impl Model {
             }
             None => false,
         }
+    }
+
+    /// Whether the node is gone as far as anybody can tell, and may yet do its work: its daemon may be away, or its way to
+    /// the cluster's store, while its sandboxes and its data plane go on. Nobody is led there, but what comes from there
+    /// is heard, until somebody removes it.
+    pub(crate) fn is_away(&self, node: &str) -> bool {
+        let is_member = |member: &Arc<Member>| member.availability != Availability::Removed;
+        !self.nodes.contains_key(node)
+            && !self.left.contains(node)
+            && self.members.get(node).is_some_and(is_member)
+    }
+
+    /// The other nodes that are heard: those that live, and those that are away.
+    pub(crate) fn heard(&self) -> impl Iterator<Item = (&Id, Place)> {
+        let alive = self.nodes.values().map(|node| (&node.name, node.place()));
+        let away = self.members.values().filter(|member| self.is_away(&member.name));
+        let away = away.filter_map(|member| Some((&member.name, member.place.clone()?)));
+        alive.chain(away).filter(|(name, _)| **name != self.here)
     }
 
     /// The addresses of the services on that network.

@@ -114,7 +114,10 @@ impl Reconcile {
             send(session, Batch { revision, full: false, changes: steps, sockets });
         }
         let is_of_firewall = |change: &model::Change| {
-            matches!(change, model::Change::Network { .. } | model::Change::Node { .. })
+            matches!(
+                change,
+                model::Change::Network { .. } | model::Change::Node { .. } | model::Change::Member { .. }
+            )
         };
         let is_of_firewall = changes.iter().any(is_of_firewall);
         let is_whole = is_of_firewall || self.steering.is_open() && !was_open;

@@ -6,6 +6,7 @@
 //! service of a thousand endpoints that come at once), with their product. [`Projection::whole`] is the same state sent
 //! from nothing, for a new data plane.
 
+mod away;
 mod client_address;
 mod difference;
 mod gateway;
@@ -18,6 +19,7 @@ mod publish;
 mod service;
 mod view;
 
+pub(crate) use away::Away;
 pub(crate) use gateway::{gateway_endpoint, has_view, has_way_out};
 pub(crate) use members::{Member, members, usable};
 pub(crate) use mesh::mesh;

@@ -13,7 +13,6 @@ use crate::model::Model;
 /// This node's own, as other nodes know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ends {
-    pub node: String,
     pub vtep: IpAddr,
     pub vxlan_port: u16,
     pub mesh_port: u16,
@@ -31,11 +30,9 @@ const MESH_SANDBOX: &str = "mesh-from-sandbox";
 
 pub(super) const REASONS: [&str; 4] = [VXLAN_STRANGER, VXLAN_SANDBOX, MESH_STRANGER, MESH_SANDBOX];
 
-/// All addresses of the other nodes that live.
-pub(super) fn sets(ends: &Ends, model: &Model) -> [Set; 2] {
-    let others = model.nodes.values().filter(|node| *node.name != *ends.node);
-    let mut addresses: Vec<IpAddr> =
-        others.flat_map(|node| node.addresses.iter().copied().chain([node.vtep, node.mesh.ip()])).collect();
+/// All addresses of the other nodes that live, or may.
+pub(super) fn sets(model: &Model) -> [Set; 2] {
+    let mut addresses: Vec<IpAddr> = model.heard().flat_map(|(_, place)| place.addresses).collect();
     addresses.sort_unstable();
     addresses.dedup();
     let of = |v4| {

@@ -72,8 +72,8 @@ pub(super) fn forward(world: &mut World, changes: &[Change]) {
         }
     }
     let mut all: BTreeMap<Id, Vec<NeighbourEntry>> = BTreeMap::new();
-    for change in changes {
-        for (network, entries) in world.neighbours.apply(change) {
+    for change in world.away.follow(changes, world.books.model()) {
+        for (network, entries) in world.neighbours.apply(&change) {
             all.entry(network).or_default().extend(entries);
         }
     }

@@ -26,7 +26,7 @@ use crate::ports::Ports;
 use crate::reconcile::{HostResolver, Reconcile};
 use crate::steer::Steering;
 use crate::store::{Redb, Txn, Wake, encode, key_of};
-use crate::tables::Neighbours;
+use crate::tables::{Away, Neighbours};
 
 /// Opens the store and reads it; touches nothing in the kernel.
 pub(crate) fn open(config: Arc<Config>, bus: Bus, wake: Wake) -> anyhow::Result<World> {
@@ -39,7 +39,6 @@ pub(crate) fn open(config: Arc<Config>, bus: Bus, wake: Wake) -> anyhow::Result<
     let files = Files::new(&config.run_dir);
     let host = HostResolver::new(config.resolv_conf.clone(), config.dns_servers.clone());
     let ends = config.cluster.as_ref().map(|cluster| Ends {
-        node: config.node.clone(),
         vtep: cluster.vtep.unwrap_or(cluster.advertise),
         vxlan_port: cluster.vxlan_port,
         mesh_port: cluster.mesh_port,
@@ -61,6 +60,7 @@ pub(crate) fn open(config: Arc<Config>, bus: Bus, wake: Wake) -> anyhow::Result<
         ports: Ports::rebuild(books.model()),
         turns: BTreeMap::new(),
         neighbours: Neighbours::default(),
+        away: Away::default(),
         books,
         bus,
         gone_since: BTreeMap::new(),

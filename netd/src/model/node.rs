@@ -27,6 +27,16 @@ pub(crate) struct Node {
     pub since: SystemTime,
 }
 
+impl Node {
+    pub(crate) fn place(&self) -> Place {
+        let mut addresses = self.addresses.clone();
+        addresses.extend([self.vtep, self.mesh.ip()]);
+        addresses.sort_unstable();
+        addresses.dedup();
+        Place { addresses, mesh: self.mesh }
+    }
+}
+
 /// A node that belongs to the cluster, whether it lives or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
@@ -38,6 +48,17 @@ pub(crate) struct Member {
     pub term: u32,
     pub availability: Availability,
     pub joined: SystemTime,
+    /// As it was told when the node last lived; records that are older do not say.
+    #[serde(default)]
+    pub place: Option<Place>,
+}
+
+/// Where a node is on the network between the nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// All that its packets come from.
+    pub addresses: Vec<IpAddr>,
+    pub mesh: SocketAddr,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,10 @@ impl Reconcile {
     /// Takes in what has changed of the nodes, and tells what that changes for the data plane.
     pub(super) fn follow_mesh(&mut self, model: &Model, changes: &[model::Change]) -> Vec<Change> {
         let concerns = |change: &model::Change| {
-            matches!(change, model::Change::Node { .. } | model::Change::Network { .. })
+            matches!(
+                change,
+                model::Change::Node { .. } | model::Change::Member { .. } | model::Change::Network { .. }
+            )
         };
         if self.mesh.is_some() == model.mesh_secret.is_some() && !changes.iter().any(concerns) {
             return Vec::new();

@@ -33,7 +33,6 @@ pub(crate) struct Records {
     refused: BTreeMap<Key, String>,
     /// Of nodes that seem to be gone: the shared store has them no more, the model still does.
     doubted: BTreeSet<Key>,
-    left: BTreeSet<Id>,
 }
 
 /// Up to where a store has been read, and at which revision each record is.
@@ -168,7 +167,8 @@ impl Records {
 
     fn may_return(&self, node: &str) -> bool {
         let member = self.model.members.get(node);
-        member.is_some_and(|member| member.availability != Availability::Removed) && !self.left.contains(node)
+        member.is_some_and(|member| member.availability != Availability::Removed)
+            && !self.model.left.contains(node)
     }
 
     /// Whether the key is one of those nodes', or of an endpoint of theirs.
@@ -202,12 +202,6 @@ impl Records {
             }
             _ => self.own.remove(key),
         };
-        if let Decoded::Left(node, is_gone) = &decoded {
-            match is_gone {
-                true => self.left.insert(Arc::clone(node)),
-                false => self.left.remove(node),
-            };
-        }
         decoded.replace(&mut self.model)
     }
 }
@@ -348,6 +342,8 @@ impl Decoded {
             Self::PoolAddress(id, after) => set_address(&mut model.pool_addresses, &id, after),
             Self::Lease(id, after) => set_address(&mut model.leases, &id, after),
             Self::MeshSecret(after) => model.mesh_secret = after,
+            Self::Left(node, true) => drop(model.left.insert(node)),
+            Self::Left(node, false) => drop(model.left.remove(&node)),
             _ => {}
         }
     }

@@ -367,6 +367,7 @@ fn alive(name: &str) -> (Member, Node, Peer) {
         term: 0,
         availability: Availability::Active,
         joined: SystemTime::UNIX_EPOCH,
+        place: None,
     };
     let node = Node {
         name: name.into(),

@@ -14,18 +14,18 @@ const LIMIT_PER_NODE: u32 = 8_192;
 pub(crate) fn mesh(model: &Model, before: Option<&Mesh>) -> Option<Mesh> {
     let token = token(model.mesh_secret.as_deref()?)?;
     let here = model.nodes.get(&model.here).map(|node| node.mesh);
-    let others = model.nodes.values().filter(|node| node.name != model.here);
     // A backend here may be on any of them, and would answer a client there straight. And every node may have networks of
     // its own with the same addresses: a client of that one is none of ours.
     let networks = model.networks.values();
     Some(Mesh {
         address: here.or_else(|| before.map(|before| before.address))?,
         token,
-        nodes: others
-            .map(|node| MeshNode {
-                name: node.name.clone(),
-                mesh: node.mesh,
-                addresses: node.addresses.clone(),
+        nodes: model
+            .heard()
+            .map(|(name, place)| MeshNode {
+                name: name.clone(),
+                mesh: place.mesh,
+                addresses: place.addresses,
             })
             .collect(),
         except: subnets(networks.map(|network| &network.id), model),

@@ -1,6 +1,8 @@
 //! Several nodes with one store: the overlay, the routing mesh, and what fails without anybody noticing.
 
 mod addresses;
+mod away;
+mod events;
 mod forged;
 mod losses;
 mod members;

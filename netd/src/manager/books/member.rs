@@ -32,10 +32,16 @@ impl Books {
             if let Some(cluster) = &mut self.cluster {
                 cluster.standing = standing.clone();
             }
-            if standing != Standing::Apart || !self.condition().is_some_and(|now| now.connected) {
-                return Ok(standing);
-            }
-            match self.commit_shared(&self.membership(now)?) {
+            let is_connected = self.condition().is_some_and(|now| now.connected);
+            let txn = match standing {
+                Standing::Apart if is_connected => self.membership(now)?,
+                Standing::Member if is_connected => match self.whereabouts()? {
+                    Some(txn) => txn,
+                    None => return Ok(standing),
+                },
+                _ => return Ok(standing),
+            };
+            match self.commit_shared(&txn) {
                 Ok(_) => {}
                 Err(CommitError::Conflict { .. }) => self.give_way(tries),
                 Err(error) => return Err(error.into()),
@@ -70,6 +76,18 @@ impl Books {
         }
     }
 
+    /// Has the others know where this node is for as long as it is a member: they hear it by that when its daemon is away.
+    fn whereabouts(&self) -> Result<Option<Txn>> {
+        let place = self.cluster.as_ref().map(|cluster| cluster.node.place());
+        let Some(before) = self.model().members.get(&self.model().here) else { return Ok(None) };
+        if before.place == place {
+            return Ok(None);
+        }
+        let after = Member { place, ..Member::clone(before) };
+        let key = key_of::<Member>(&after.name);
+        Ok(Some(self.revise(Scope::Shared, &key).put(key, encode(&after)?)))
+    }
+
     /// The smallest number that no member has. The first member also gives the cluster its id and
     /// makes the secret that the nodes share.
     fn membership(&self, now: SystemTime) -> Result<Txn> {
@@ -79,7 +97,8 @@ impl Books {
             return Err(ApiError::exhausted("the cluster has 65535 nodes, and takes no more").into());
         };
         let name = Id::clone(&model.here);
-        let member = Member { name, number, term: 0, availability: Availability::Active, joined: now };
+        let place = self.cluster.as_ref().map(|cluster| cluster.node.place());
+        let member = Member { name, number, term: 0, availability: Availability::Active, joined: now, place };
         let key = key_of::<Member>(&member.name);
         let txn = self.serial("member").expect_absent(Arc::clone(&key)).put(key, encode(&member)?);
         if model.mesh_secret.is_some() {

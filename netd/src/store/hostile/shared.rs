@@ -10,7 +10,7 @@ use crate::firewall;
 use crate::ipam::{Holder, Leases};
 use crate::model::{
     Availability, Change, Driver, EndpointState, Id, Lease, LeaseHolder, Member, Model, Network, Node, Peer,
-    Service,
+    Place, Service,
 };
 use crate::tables::{Neighbours, Projection, mesh};
 use crate::testing;
@@ -158,7 +158,9 @@ fn node(name: &str) -> Node {
 
 fn member(name: &str, number: u16) -> Member {
     let (name, availability, joined) = (name.into(), Availability::Active, SystemTime::UNIX_EPOCH);
-    Member { name, number, term: 0, availability, joined }
+    let address = IpAddr::from([192, 0, 2, 7]);
+    let place = Some(Place { addresses: vec![address], mesh: (address, 6383).into() });
+    Member { name, number, term: 0, availability, joined, place }
 }
 
 fn peer(endpoint: &str) -> Peer {

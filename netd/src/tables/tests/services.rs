@@ -117,7 +117,8 @@ impl World {
 
     fn tell_of_member(&mut self, name: &str, availability: Availability) {
         let joined = SystemTime::UNIX_EPOCH;
-        let member = Arc::new(Member { name: name.into(), number: 1, availability, joined, term: 1 });
+        let member =
+            Arc::new(Member { name: name.into(), number: 1, availability, joined, term: 1, place: None });
         let before = self.model.members.insert(name.into(), Arc::clone(&member));
         self.tell(&model::Change::Member { before, after: Some(member) });
     }

@@ -24,13 +24,12 @@ fn node(number: u8) -> model::Node {
 
 /// The firewall of a node that knows of these.
 fn write(at: &Node, networks: &[&Network], nodes: &[u8]) -> Nft {
-    let mut model = Model::default();
+    let mut model = Model { here: node(at.number).name, ..Model::default() };
     for network in networks {
         model.networks.insert(network.id.clone(), (*network).clone().into());
     }
     model.nodes.extend(nodes.iter().map(|&number| (node(number).name, node(number).into())));
-    let ends =
-        Ends { node: format!("n{}", at.number), vtep: vtep(at.number), vxlan_port: 4789, mesh_port: 6383 };
+    let ends = Ends { vtep: vtep(at.number), vxlan_port: 4789, mesh_port: 6383 };
     let mut nft = Nft::open_in(&at.home).expect("open");
     nft.replace(&firewall::render(&model, Some(&ends))).expect("written");
     nft
