@@ -50,6 +50,8 @@ pub(crate) struct Account {
     asked: Option<SocketAddr>,
     /// What another node's header said, if one has sent the connection.
     pub(crate) guest: Option<Box<Guest>>,
+    /// Services of ours that it came through before this one.
+    pub(crate) trail: u8,
     started: Instant,
     backend: Option<Occupied>,
     /// Keeps the client's backend for it.
@@ -76,6 +78,7 @@ impl Account {
             client,
             asked,
             guest: None,
+            trail: 0,
             started,
             backend: None,
             hold: None,

@@ -2,14 +2,18 @@
 //! new handle; what lasts from one to the next is shared between them.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use netd_sys::socket;
+
 use crate::clock::moment;
 use crate::ejection::{Door, Ejection};
 use crate::metrics::Meters;
-use crate::table::{Backend, BackendId, BackendState, Place};
+use crate::table::{Backend, BackendId, BackendState, Place, Protocol};
+use crate::trails::{Trail, Trails};
 
 /// A backend at one moment of the tables.
 #[derive(Debug)]
@@ -145,7 +149,7 @@ impl BackendHandle {
     /// Counts a connection (or flow) until the guard is dropped.
     pub(crate) fn occupy(self: &Arc<Self>) -> Occupied {
         self.lasting.open.fetch_add(1, Ordering::Relaxed);
-        Occupied { backend: Arc::clone(self) }
+        Occupied { backend: Arc::clone(self), trail: None }
     }
 
     /// It was reached through this door.
@@ -183,6 +187,24 @@ fn family(address: SocketAddr) -> u8 {
 #[derive(Debug)]
 pub(crate) struct Occupied {
     pub(crate) backend: Arc<BackendHandle>,
+    /// By which it is known again if it comes back.
+    trail: Option<Box<Trail>>,
+}
+
+impl Occupied {
+    /// Remembers `socket`, if it is connected to a backend outside, as that of a client who came through `length` services.
+    pub(crate) fn lay_trail(
+        &mut self,
+        trails: &Arc<Trails>,
+        protocol: Protocol,
+        socket: impl AsFd,
+        length: u8,
+    ) {
+        if self.backend.place == Place::Elsewhere {
+            let from = socket::local_address(socket).ok();
+            self.trail = from.map(|from| Box::new(trails.lay(protocol, from, length)));
+        }
+    }
 }
 
 impl Drop for Occupied {

@@ -16,7 +16,7 @@ use crate::hop::{Node, Refusal};
 use crate::metrics::Failure;
 use crate::snapshot::{Ask, BackendHandle, Occupied, Pool};
 use crate::source;
-use crate::table::Place;
+use crate::table::{Place, Protocol};
 use crate::worker::Kit;
 
 /// No connection tries more backends than this...
@@ -101,7 +101,9 @@ impl Search {
                 Ok(Connecting { stream, done }) => {
                     let until = (!done).then(|| self.until(started, account, kit));
                     let Target { backend, node, .. } = target;
-                    return Ok(Attempt { stream, backend: backend.occupy(), node, started, until });
+                    let mut backend = backend.occupy();
+                    backend.lay_trail(&kit.trails, Protocol::Tcp, &stream, account.trail);
+                    return Ok(Attempt { stream, backend, node, started, until });
                 }
                 Err(error) => {
                     self.failed(&error, account, kit);

@@ -44,7 +44,7 @@ fn weigh(failure: Failure, door: Door, is_remote: bool) -> Option<(Door, u64)> {
         Failure::Timeout => Some((Door::WHOLE, 1)),
         // Its node has no such backend any more, or no room; the tables will say so, if they can.
         Failure::NoBackend | Failure::Limit if is_remote => Some((Door::WHOLE, EJECTED_AT)),
-        Failure::NoBackend | Failure::Limit | Failure::Reset => None,
+        Failure::NoBackend | Failure::Limit | Failure::Reset | Failure::Loop => None,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::pipe_pool::PipePool;
 use crate::policy::mix;
 use crate::reserve::Reserve;
 use crate::session::SessionId;
+use crate::trails::Trails;
 
 /// One worker's tools, lent to whoever has the turn.
 pub(crate) struct Kit {
@@ -27,13 +28,20 @@ pub(crate) struct Kit {
     pub(crate) peers: Peers,
     /// The other nodes, while there are any.
     pub(crate) mesh: Option<Arc<Mesh>>,
+    pub(crate) trails: Arc<Trails>,
     random: u64,
 }
 
 const SCRATCH: usize = 64 << 10;
 
 impl Kit {
-    pub(crate) fn new(poller: Poller, peers: Peers, pipe_budget: usize, seed: u64) -> Self {
+    pub(crate) fn new(
+        poller: Poller,
+        peers: Peers,
+        trails: Arc<Trails>,
+        pipe_budget: usize,
+        seed: u64,
+    ) -> Self {
         Self {
             poller,
             now: Instant::now(),
@@ -43,6 +51,7 @@ impl Kit {
             reserve: Reserve::default(),
             peers,
             mesh: None,
+            trails,
             random: seed,
         }
     }

@@ -35,6 +35,7 @@ mod snapshot;
 mod source;
 mod spin;
 mod stats;
+mod trails;
 mod worker;
 
 pub mod flows;

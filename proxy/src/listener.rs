@@ -22,7 +22,7 @@ use crate::peers::Handed;
 use crate::routes::Routes;
 use crate::session::Sessions;
 use crate::snapshot::ListenerHandle;
-use crate::table::{FunnelId, ListenerId, MESH_TCP};
+use crate::table::{FunnelId, ListenerId, MESH_TCP, Protocol};
 use crate::worker::{Kit, SharedSocket, Token};
 
 /// The doors of one worker.
@@ -296,7 +296,13 @@ impl Door {
             socket::reset(stream);
             return Taken::Lost;
         };
-        let account = Account::open(handle, client, asked, places);
+        let Some(trail) = kit.trails.length(Protocol::Tcp, client) else {
+            refuse(&handle, Failure::Loop);
+            socket::reset(stream);
+            return Taken::Lost;
+        };
+        let mut account = Account::open(handle, client, asked, places);
+        account.trail = trail;
         match kit.peers.lighter(sessions.len()) {
             Some(peer) => peer.hand(Handed { stream, account, spare: kit.reserve.give() }),
             None => sessions.open(kit, stream, account),
@@ -317,7 +323,7 @@ impl Door {
                     drop((here, there));
                     if gate.unwrap_or(process).wait() {
                         if let Behind::One(handle) = &self.behind {
-                            refuse(handle);
+                            refuse(handle, Failure::Limit);
                         }
                         return None;
                     }
@@ -369,16 +375,16 @@ impl Places {
         match self.listener.or_else(|| handle.gate.enter()) {
             Some(here) => Some((handle, [here, self.process])),
             None => {
-                refuse(&handle);
+                refuse(&handle, Failure::Limit);
                 None
             }
         }
     }
 }
 
-fn refuse(handle: &ListenerHandle) {
-    handle.meters.failed(Failure::Limit);
-    handle.service.meters.failed(Failure::Limit);
+fn refuse(handle: &ListenerHandle, why: Failure) {
+    handle.meters.failed(why);
+    handle.service.meters.failed(why);
 }
 
 fn asked_for(asked: SocketAddr, routes: Option<&Routes<Arc<ListenerHandle>>>) -> Option<Arc<ListenerHandle>> {

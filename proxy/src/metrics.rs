@@ -16,11 +16,20 @@ pub enum Failure {
     Limit,
     /// An established connection ended with a reset.
     Reset,
+    /// It has come back to us, time and again.
+    Loop,
 }
 
 impl Failure {
-    pub const ALL: [Self; 6] =
-        [Self::Refused, Self::Timeout, Self::Unreachable, Self::NoBackend, Self::Limit, Self::Reset];
+    pub const ALL: [Self; 7] = [
+        Self::Refused,
+        Self::Timeout,
+        Self::Unreachable,
+        Self::NoBackend,
+        Self::Limit,
+        Self::Reset,
+        Self::Loop,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -30,6 +39,7 @@ impl Failure {
             Self::NoBackend => "no-backend",
             Self::Limit => "limit",
             Self::Reset => "reset",
+            Self::Loop => "loop",
         }
     }
 }

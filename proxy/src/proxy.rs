@@ -82,6 +82,7 @@ impl Proxy {
             .collect::<io::Result<_>>()?;
         let peers: Arc<[Peer]> = wakers.iter().map(|waker| Peer::new(Arc::clone(waker))).collect();
         let process = Arc::new(Gate::new(config.max_connections, Arc::clone(&wakers)));
+        let trails = Arc::default();
         let flows = (config.max_connections as usize / 2).div_ceil(count);
         let processors = own_processors(count);
         let (prober, orders) = Prober::new(rand::random())?;
@@ -89,7 +90,7 @@ impl Proxy {
         let mut workers = Vec::with_capacity(count);
         for (number, (poller, waker)) in pollers.into_iter().zip(wakers.iter()).enumerate() {
             let peers = Peers::new(number, Arc::clone(&peers));
-            let kit = Kit::new(poller, peers, PIPE_MEMORY / count, rand::random());
+            let kit = Kit::new(poller, peers, Arc::clone(&trails), PIPE_MEMORY / count, rand::random());
             let (commands, received) = mpsc::sync_channel(QUEUE);
             let worker = Worker::new(kit, received, Arc::clone(&process), config.spin, Udp::new(flows));
             let start = || {

@@ -3,6 +3,7 @@
 //!
 //! What others have written, on whatever node, takes the same road into the kernel as what was made here: [`follow`].
 
+mod circle;
 mod draft;
 mod member;
 mod ports;
@@ -82,6 +83,7 @@ fn make(
     }
     service.publishes = ports::take(world, undo, service, &request.publish)?;
     draft::check(service)?;
+    leads_on(world, service)?;
     begin(world, undo, network, service, &service.vips().collect::<Vec<_>>())?;
     commit(world, network, None, Some(service))
 }
@@ -131,6 +133,15 @@ fn lease(
     };
     undo.push(Step::Lease { network: Arc::new(network.clone()), address, holder });
     Ok(Some(address))
+}
+
+/// What is led to a backend outside has to get there, and not come back.
+fn leads_on(world: &mut World, service: &Service) -> Result<()> {
+    let own: Vec<IpAddr> = match service.external.is_empty() {
+        true => Vec::new(),
+        false => world.kernel.rtnl.addresses()?.iter().map(|addr| addr.address.ip()).collect(),
+    };
+    circle::check(service, world.model(), &own)
 }
 
 /// The kernel's part of what is about to be served, so that what cannot be fails the request and not the service.
@@ -213,6 +224,7 @@ fn change(
     if after == **before {
         return Ok(Arc::clone(before));
     }
+    leads_on(world, &after)?;
     let new: Vec<IpAddr> = after.vips().filter(|vip| !before.vips().any(|old| old == *vip)).collect();
     let gone: Vec<IpAddr> = before.vips().filter(|vip| !after.vips().any(|kept| kept == *vip)).collect();
     begin(world, undo, network, &after, &new)?;

@@ -285,7 +285,7 @@ impl From<Failure> for Status {
         match failure {
             Failure::Refused => Self::Refused,
             Failure::Timeout => Self::Timeout,
-            Failure::Unreachable | Failure::Reset => Self::Unreachable,
+            Failure::Unreachable | Failure::Reset | Failure::Loop => Self::Unreachable,
             Failure::NoBackend => Self::NoBackend,
             Failure::Limit => Self::Limit,
         }

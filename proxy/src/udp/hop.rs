@@ -190,7 +190,7 @@ impl Udp {
             kit.poller.add(&socket, Number::Flow(id).token(), Interest::READ).map_err(|_| Status::Limit)?;
             let service = Arc::clone(&handle.service);
             let way = Way::Visit(Box::new(visit));
-            Ok::<_, Status>(Upstream::new(socket, peer, &backend, service, way, pass, None))
+            Ok::<_, Status>(Upstream::new(socket, peer, backend.occupy(), service, way, pass, None))
         })?;
         handle.meters.opened();
         handle.service.meters.opened();

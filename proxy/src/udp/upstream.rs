@@ -52,14 +52,13 @@ impl Upstream {
     pub(super) fn new(
         socket: OwnedFd,
         peer: SocketAddr,
-        backend: &Arc<BackendHandle>,
+        occupied: Occupied,
         service: Arc<ServiceHandle>,
         way: Way,
         pass: Pass,
         hold: Option<Hold>,
     ) -> Self {
-        backend.meters().opened();
-        let occupied = backend.occupy();
+        occupied.backend.meters().opened();
         Self { socket, peer, occupied, service, way, refused: false, turned: false, _pass: pass, _hold: hold }
     }
 
@@ -147,7 +146,8 @@ impl Udp {
         }
         let lane = self.lanes.get(key.lane).ok_or(Dropped::Limit)?;
         let handle = Arc::clone(&lane.handle);
-        let opened = self.try_open(kit, key, &handle);
+        let trail = kit.trails.length(Protocol::Udp, key.client).ok_or(Dropped::Loop);
+        let opened = trail.and_then(|trail| self.try_open(kit, key, &handle, trail));
         match opened {
             Ok(_) => {
                 handle.meters.opened();
@@ -158,6 +158,7 @@ impl Udp {
                 let failure = match why {
                     Dropped::NoBackend => Failure::NoBackend,
                     Dropped::Unreachable => Failure::Unreachable,
+                    Dropped::Loop => Failure::Loop,
                     _ => Failure::Limit,
                 };
                 handle.meters.failed(failure);
@@ -167,7 +168,13 @@ impl Udp {
         opened
     }
 
-    fn try_open(&mut self, kit: &mut Kit, key: Key, handle: &ListenerHandle) -> Result<FlowId, Dropped> {
+    fn try_open(
+        &mut self,
+        kit: &mut Kit,
+        key: Key,
+        handle: &ListenerHandle,
+        trail: u8,
+    ) -> Result<FlowId, Dropped> {
         let pool = self.lanes.get(key.lane).map(|lane| Arc::clone(&lane.pool)).ok_or(Dropped::NoBackend)?;
         let service = &handle.service;
         let (backend, route) = choose(kit, &key, handle, &pool, &[]).ok_or(Dropped::NoBackend)?;
@@ -187,7 +194,9 @@ impl Udp {
                 .add(&socket, Number::Flow(id).token(), Interest::READ)
                 .map_err(|_| Dropped::Exhausted)?;
             let hold = service.hold(key.client);
-            Ok(Upstream::new(socket, route.peer, &backend, Arc::clone(service), way, pass, hold))
+            let mut backend = backend.occupy();
+            backend.lay_trail(&kit.trails, Protocol::Udp, &socket, trail);
+            Ok(Upstream::new(socket, route.peer, backend, Arc::clone(service), way, pass, hold))
         })
     }
 
@@ -249,12 +258,14 @@ impl Udp {
         let other = elsewhere(kit, lane, &key, &pool, &flow.upstream);
         let Some(upstream) = self.table.upstream_mut(id) else { return };
         upstream.refused = false;
-        let Some(Elsewhere { route, occupied, turned }) = other else { return };
+        let Some(Elsewhere { route, mut occupied, turned }) = other else { return };
+        let trail = kit.trails.length(Protocol::Udp, key.client).unwrap_or(u8::MAX);
         let connected = route.open(kit, &key, &handle, &occupied.backend).and_then(|(socket, way)| {
             kit.poller.add(&socket, Number::Flow(id).token(), Interest::READ)?;
             Ok::<_, io::Error>((socket, way))
         });
         if let Ok((socket, way)) = connected {
+            occupied.lay_trail(&kit.trails, Protocol::Udp, &socket, trail);
             // The old socket is this flow's alone: closing it takes it out of the poller.
             (upstream.socket, upstream.peer, upstream.occupied) = (socket, route.peer, occupied);
             (upstream.way, upstream.turned) = (way, turned);

@@ -119,3 +119,14 @@ fn a_made_up_source_cannot_set_the_proxy_talking_to_itself() {
         assert_eq!((rig.counts().accepted, rig.counts().datagrams.to_backend), (0, 0));
     });
 }
+
+#[test]
+fn a_service_that_is_its_own_backend_has_a_few_flows_for_a_client_and_not_all_there_can_be() {
+    in_namespace(|| {
+        let rig = Rig::new(Setup::default(), &[]);
+        rig.set_outside(&[rig.address]);
+        rig.local_client().send(b"round").unwrap();
+        eventually("it is found out", || rig.counts().datagrams.dropped(Dropped::Loop) > 0);
+        assert!(rig.counts().open < 16, "{:?}", rig.counts());
+    });
+}

@@ -102,6 +102,13 @@ impl Rig {
         self.proxy.apply(vec![Change::PutService(service)], Vec::new()).unwrap();
     }
 
+    /// All backends are outside.
+    pub(crate) fn set_outside(&self, backends: &[SocketAddr]) {
+        let Change::PutService(mut service) = self.service(backends) else { unreachable!("a service") };
+        service.backends.iter_mut().for_each(|backend| backend.place = Place::Elsewhere);
+        self.proxy.apply(vec![Change::PutService(service)], Vec::new()).unwrap();
+    }
+
     fn service(&self, backends: &[SocketAddr]) -> Change {
         let backends = backends.iter().map(|address| Backend {
             id: address.to_string().into(),
