@@ -195,6 +195,7 @@ async fn start_watches(app: &Arc<App>) -> Result<()> {
     }
     tokio::task::spawn_local(watch::resolv_conf(Arc::clone(app)));
     tokio::task::spawn_local(watch::guests(Arc::clone(app)));
+    tokio::task::spawn_local(watch::ports(Arc::clone(app)));
     tokio::task::spawn_local(watch::spool(Arc::clone(app)));
     Ok(())
 }

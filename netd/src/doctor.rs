@@ -35,6 +35,7 @@ pub(crate) fn examine(world: &mut World, is_anew: bool) -> Vec<Check> {
     let (links, addresses, routes) =
         (world.kernel.rtnl.links(), world.kernel.rtnl.addresses(), world.kernel.rtnl.routes());
     checks.extend(sysctls::examine(world.model()));
+    let own: Vec<_> = addresses.iter().flatten().map(|addr| addr.address.ip()).collect();
     match (links, addresses, routes) {
         (Ok(links), Ok(addresses), Ok(routes)) => {
             let model = world.model();
@@ -52,7 +53,9 @@ pub(crate) fn examine(world: &mut World, is_anew: bool) -> Vec<Check> {
         Ok((hooked, passages)) => firewall::examine(world.model(), &hooked, &passages, &bridge_filters()),
         Err(error) => vec![unreadable("firewall", &error)],
     });
-    if let Some(underlay) = world.kernel.underlay() {
+    // Who is no member is not heard: the ways are not to blame.
+    let is_member = world.cluster_view().is_some_and(|view| view.trouble.is_none());
+    if let Some(underlay) = world.kernel.underlay().filter(|_| is_member) {
         let reached: Vec<_> = world.kernel.reach(Instant::now()).collect();
         let wrong = world.kernel.checksums_are_wrong();
         checks.extend(nodes::examine(underlay, &reached, wrong, is_anew));
@@ -62,7 +65,7 @@ pub(crate) fn examine(world: &mut World, is_anew: bool) -> Vec<Check> {
     checks.extend(clashes::resolver(world.model()));
     checks.push(steering::examine(world.reconcile.steering()));
     checks.push(steering::examine_east_west(world.reconcile.east_west()));
-    checks.extend(cluster::examine(world));
+    checks.extend(cluster::examine(world, &own));
     checks.push(descriptors());
     checks.push(resolvers(world));
     checks

@@ -163,6 +163,12 @@ impl World {
         self.reconcile.host_changed(model, revision);
     }
 
+    /// Tries ports again that somebody else had. Whether all are served now.
+    pub(crate) fn reopen_ports(&mut self) -> bool {
+        let (model, revision) = (self.books.model(), self.books.revision());
+        self.reconcile.reopen(model, revision)
+    }
+
     /// Somebody else has changed the firewall table.
     pub(crate) fn repair_firewall(&mut self) {
         self.reconcile.lead_answers();

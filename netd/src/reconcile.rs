@@ -4,6 +4,7 @@
 //! It also keeps the control plane's duplicate of every socket that is served: a data plane that starts anew gets them
 //! from here, and what arrives in between waits in their backlogs.
 
+mod closed;
 mod guard;
 mod host;
 mod mesh;
@@ -32,6 +33,7 @@ use crate::model::{self, Id, Mode, Model, Protocol, Sandbox, SandboxKey};
 use crate::steer::{EastWest, Steering, Transparent, Vacancy};
 use crate::tables::{Change, Projection};
 use crate::{firewall, hosts, resolvconf, resolver, steer};
+use closed::Closed;
 use guard::{Beyond, Tally};
 pub(crate) use host::HostResolver;
 use sockets::Held;
@@ -39,6 +41,7 @@ use sockets::Held;
 pub(crate) struct Reconcile {
     projection: Projection,
     held: Held,
+    closed: Closed,
     steering: Steering,
     east_west: EastWest,
     transparent: Transparent,
@@ -70,6 +73,7 @@ impl Reconcile {
         Ok(Self {
             projection: Projection::of(here),
             held: Held::default(),
+            closed: Closed::default(),
             steering,
             east_west: EastWest::default(),
             transparent: Transparent::default(),
@@ -102,6 +106,7 @@ impl Reconcile {
         // Before the first data plane is there, nobody knows which sockets one that runs already holds.
         if self.session.is_some() {
             self.open_missing(model, &steps);
+            self.closed.keep_back(&mut steps);
             self.add_funnels(&mut steps, false);
             self.lead_straight(&steps, changes, model);
         }
@@ -174,7 +179,9 @@ impl Reconcile {
         self.held.adopt(inventory, serving > 0);
         let mut changes = vec![self.host_servers_change()];
         changes.extend(self.projection.whole());
+        self.closed.forget_ports();
         self.open_missing(model, &changes);
+        self.closed.keep_back(&mut changes);
         if serving == 0 {
             self.leave_to_servers(&mut changes);
         }
@@ -277,10 +284,20 @@ impl Reconcile {
                 Change::Proxy(Proxy::PutListener(listener))
                     if listener.funnel.is_none() && !self.held.has(&listener.id) =>
                 {
-                    let bound = bind(listener, self.workers);
-                    let held =
-                        bound.map(|fds| self.held.hold(Arc::clone(&listener.id), SocketUse::Listener, fds));
-                    (Arc::clone(&listener.id), held.map_err(Into::into))
+                    match closed::bind(listener, self.workers) {
+                        Ok(fds) => {
+                            self.closed.forget(&listener.id);
+                            self.held.hold(Arc::clone(&listener.id), SocketUse::Listener, fds);
+                            continue;
+                        }
+                        // Told once, however often the table comes again.
+                        Err(_) if !self.closed.note(listener) => continue,
+                        Err(error) => (Arc::clone(&listener.id), Err(error.into())),
+                    }
+                }
+                Change::Proxy(Proxy::DropListener { listener }) => {
+                    self.closed.forget(listener);
+                    continue;
                 }
                 _ => continue,
             };

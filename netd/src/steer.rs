@@ -21,7 +21,7 @@ mod steering;
 mod transparent;
 mod vacancy;
 
-pub(crate) use bind::{bind, is_clash};
+pub(crate) use bind::{bind, bind_ahead, is_clash};
 pub(crate) use eastwest::{EastWest, KEY as EAST_WEST};
 pub(crate) use holder::{Taken, holders};
 pub(crate) use steering::{Moves, Steering};

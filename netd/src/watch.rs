@@ -4,6 +4,7 @@
 mod cluster;
 mod docker;
 mod guests;
+mod ports;
 mod probe;
 mod spool;
 mod underlay;
@@ -27,6 +28,7 @@ use crate::server::App;
 pub(crate) use cluster::{Herald, cluster};
 pub(crate) use docker::docker;
 pub(crate) use guests::guests;
+pub(crate) use ports::ports;
 pub(crate) use probe::probe;
 pub(crate) use spool::spool;
 pub(crate) use underlay::underlay;

@@ -24,7 +24,19 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 /// The first bind is exclusive: a socket of somebody else on that port, even one with SO_REUSEPORT, is EADDRINUSE. Port
 /// 0 takes a free port, the same for all. What the sockets accept inherits their options.
 pub fn bind_tcp(address: SocketAddr, how_many: usize, backlog: i32) -> Result<Vec<OwnedFd>, KernelError> {
-    let sockets = bind_all(address, how_many, Type::STREAM)?;
+    listen_all(bind_all(address, how_many, Type::STREAM, false)?, address, backlog)
+}
+
+/// The same, whether the address is one of this host's or not: it may come later, and the sockets are its then.
+pub fn bind_tcp_ahead(
+    address: SocketAddr,
+    how_many: usize,
+    backlog: i32,
+) -> Result<Vec<OwnedFd>, KernelError> {
+    listen_all(bind_all(address, how_many, Type::STREAM, true)?, address, backlog)
+}
+
+fn listen_all(sockets: Vec<Socket>, address: SocketAddr, backlog: i32) -> Result<Vec<OwnedFd>, KernelError> {
     for socket in &sockets {
         set_accepted_options(socket).doing("prepare the listening socket on", address)?;
     }
@@ -38,7 +50,12 @@ pub fn bind_tcp(address: SocketAddr, how_many: usize, backlog: i32) -> Result<Ve
 /// Datagram sockets on `address`, as many as asked for, between which the kernel shares senders out. Clashes and port
 /// 0 as with [`bind_tcp`]. They have large buffers and tell the local address that each datagram was sent to.
 pub fn bind_udp(address: SocketAddr, how_many: usize) -> Result<Vec<OwnedFd>, KernelError> {
-    Ok(bind_all(address, how_many, Type::DGRAM)?.into_iter().map(OwnedFd::from).collect())
+    Ok(bind_all(address, how_many, Type::DGRAM, false)?.into_iter().map(OwnedFd::from).collect())
+}
+
+/// The same, as [`bind_tcp_ahead`].
+pub fn bind_udp_ahead(address: SocketAddr, how_many: usize) -> Result<Vec<OwnedFd>, KernelError> {
+    Ok(bind_all(address, how_many, Type::DGRAM, true)?.into_iter().map(OwnedFd::from).collect())
 }
 
 /// Sockets as [`bind_tcp`] makes them, for what is steered to them: the connections are to addresses and ports that the
@@ -92,9 +109,22 @@ pub fn probe(address: SocketAddr, transport: Transport) -> Result<(), KernelErro
     tried().doing(deed, address)
 }
 
-fn bind_all(address: SocketAddr, how_many: usize, kind: Type) -> Result<Vec<Socket>, KernelError> {
+fn bind_all(
+    address: SocketAddr,
+    how_many: usize,
+    kind: Type,
+    ahead: bool,
+) -> Result<Vec<Socket>, KernelError> {
     let deed = if kind == Type::STREAM { "bind tcp" } else { "bind udp" };
-    let first = open(address, kind).doing(deed, address)?;
+    let open = || {
+        let socket = open(address, kind)?;
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(ahead)?,
+            SocketAddr::V6(_) => socket.set_freebind_v6(ahead)?,
+        }
+        Ok::<_, io::Error>(socket)
+    };
+    let first = open().doing(deed, address)?;
     first.bind(&address.into()).doing(deed, address)?;
     let bound = local_address(&first).doing(deed, address)?;
     let mut sockets = vec![first];
@@ -103,7 +133,7 @@ fn bind_all(address: SocketAddr, how_many: usize, kind: Type) -> Result<Vec<Sock
         sockets[0].set_reuse_port(true).doing(deed, address)?;
     }
     for _ in 1..how_many {
-        let next = open(address, kind).doing(deed, address)?;
+        let next = open().doing(deed, address)?;
         next.set_reuse_port(true).doing(deed, address)?;
         next.bind(&bound.into()).doing(deed, address)?;
         sockets.push(next);

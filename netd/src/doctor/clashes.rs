@@ -5,7 +5,7 @@ use std::fs;
 
 use ipnetwork::IpNetwork;
 use netd_api::system::Check;
-use netd_proxy::table::Listener;
+use netd_proxy::table::{Listener, Protocol as Carried};
 use netd_sys::netlink::link::Link;
 use netd_sys::netlink::route::Route;
 use netd_sys::netns::Netns;
@@ -13,6 +13,7 @@ use netd_sys::netns::Netns;
 use super::{failed, fine, or_fine, some_of, warning};
 use crate::ipam::HostUse;
 use crate::model::{Mode, Model, Publish, Sandbox};
+use crate::tables::publish_id;
 
 /// The host's routes that meet a network's subnet and lead elsewhere. The more specific one wins, so either the
 /// sandboxes or what lies behind the route is not reached.
@@ -50,29 +51,60 @@ fn meet(one: IpNetwork, other: IpNetwork) -> bool {
     }
 }
 
-/// Ports that are published and not served: somebody took them while netd was away.
+/// Ports that are published and not served: somebody took them while netd was away, or had them when a service was
+/// published from another node.
 pub(super) fn ports(unserved: &[Listener], model: &Model) -> Vec<Check> {
     const NAME: &str = "ports";
-    let mut of_sandbox: BTreeMap<&str, Vec<&Listener>> = BTreeMap::new();
+    let mut of_owner: BTreeMap<String, Vec<&Listener>> = BTreeMap::new();
     for listener in unserved {
-        let owner = model.sandboxes.values().find(|sandbox| publishes(sandbox, listener));
-        of_sandbox.entry(owner.map_or("?", |sandbox| &sandbox.name)).or_default().push(listener);
+        of_owner.entry(owner(listener, model)).or_default().push(listener);
     }
-    let fault = |(sandbox, listeners): (&str, Vec<&Listener>)| {
-        let ids: Vec<&str> = listeners.iter().map(|listener| &*listener.id).collect();
+    let fault = |(owner, listeners): (String, Vec<&Listener>)| {
+        let shown = |listener: &&Listener| {
+            let protocol = if listener.protocol == Carried::Tcp { "tcp" } else { "udp" };
+            format!("{protocol}/{}", listener.address)
+        };
+        let ports: Vec<String> = listeners.iter().map(shown).collect();
         let port = listeners.first().map_or(0, |listener| listener.address.port());
-        let detail =
-            format!("{} of sandbox {sandbox} is published, but another program has it", some_of(&ids));
-        let remedy = format!("`ss -lnp sport = :{port}` shows which; stop it and restart netd");
+        let holders = model.sandboxes.values().filter(|sandbox| {
+            listeners.iter().any(|listener| publishes(sandbox, listener) && owner != of_sandbox(sandbox))
+        });
+        let holders: Vec<String> = holders.map(|sandbox| of_sandbox(sandbox)).collect();
+        let holder = if holders.is_empty() { "another program".into() } else { some_of(&holders) };
+        let detail = format!("{} of {owner} is published, but {holder} has it", some_of(&ports));
+        let remedy =
+            format!("`ss -lnp sport = :{port}` shows which; a moment after it has ended, the port is served");
         failed(NAME, detail, remedy)
     };
-    or_fine(of_sandbox.into_iter().map(fault).collect(), NAME, "every published port is served")
+    or_fine(of_owner.into_iter().map(fault).collect(), NAME, "every published port is served")
+}
+
+fn owner(listener: &Listener, model: &Model) -> String {
+    let of_service = model.services.values().find(|service| {
+        let (address, port) = (listener.address.ip(), listener.address.port());
+        let mut ports = service.publishes.iter().filter(|publish| publish.published == port);
+        ports.any(|publish| publish_id(&service.id, publish, address) == listener.id)
+    });
+    let service = of_service.map(|service| format!("service {}", service.name));
+    let sandbox = || model.sandboxes.values().find(|sandbox| publishes(sandbox, listener));
+    service.or_else(|| sandbox().map(|sandbox| of_sandbox(sandbox))).unwrap_or_else(|| "nobody".into())
+}
+
+fn of_sandbox(sandbox: &Sandbox) -> String {
+    format!("sandbox {}", sandbox.name)
 }
 
 fn publishes(sandbox: &Sandbox, listener: &Listener) -> bool {
     let (address, port) = (listener.address.ip(), listener.address.port());
     let held = |publish: &Publish| publish.pairs().any(|(host, _)| host == port);
-    sandbox.publishes.iter().any(|publish| publish.addresses.contains(&address) && held(publish))
+    let at = |publish: &Publish| {
+        let mut addresses = publish.addresses.iter();
+        addresses.any(|own| {
+            own.is_ipv4() == address.is_ipv4()
+                && (*own == address || own.is_unspecified() || address.is_unspecified())
+        })
+    };
+    sandbox.publishes.iter().any(|publish| at(publish) && held(publish))
 }
 
 /// A program in a sandbox that is bound to the very address which is rewritten: nobody will ever ask it anything.

@@ -1,5 +1,7 @@
 //! The cluster's store, and what of it this node cannot make sense of.
 
+use std::net::IpAddr;
+
 use netd_api::system::Check;
 
 use super::{failed, fine, some_of, warning};
@@ -8,7 +10,8 @@ use crate::model::{Model, NetworkKey, Scope};
 
 const NAME: &str = "cluster";
 
-pub(super) fn examine(world: &World) -> Vec<Check> {
+/// `own`: the addresses of this host's devices.
+pub(super) fn examine(world: &World, own: &[IpAddr]) -> Vec<Check> {
     let Some(view) = world.cluster_view() else { return Vec::new() };
     // Who reaches the wrong one is told so below.
     let mut checks = if view.is_foreign() { Vec::new() } else { vec![reach(&view)] };
@@ -27,6 +30,7 @@ pub(super) fn examine(world: &World) -> Vec<Check> {
         warning(NAME, detail, "bring this node's netd to the version of the others")
     }));
     checks.extend(twice_named(world.model()));
+    checks.extend(places(world.model(), own));
     checks
 }
 
@@ -43,6 +47,27 @@ fn reach(view: &ClusterView) -> Check {
     }
 }
 
+/// Where other nodes look for this one, and whether it is there, alone.
+fn places(model: &Model, own: &[IpAddr]) -> Vec<Check> {
+    let Some(here) = model.nodes.get(&model.here) else { return Vec::new() };
+    let mut ends = vec![here.mesh.ip(), here.vtep];
+    ends.dedup();
+    let missing = ends.into_iter().filter(|end| !own.contains(end)).map(|end| {
+        let detail = format!("no device of this host has {end}, the address by which other nodes know it");
+        failed(NAME, detail, "give a device that address, or start netd with another --advertise-addr")
+    });
+    let others = model.nodes.values().filter(|node| node.name != model.here);
+    let same = others.filter(|node| {
+        node.mesh == here.mesh || (node.vtep, node.vxlan_port) == (here.vtep, here.vxlan_port)
+    });
+    let same = same.map(|node| {
+        let detail =
+            format!("node {} says that it has the address {} of this one", node.name, here.mesh.ip());
+        failed(NAME, detail, "give each node an --advertise-addr of its own")
+    });
+    missing.chain(same).collect()
+}
+
 /// A name that is a network's of this node's own and of the cluster's: made while one could not know of the other.
 fn twice_named(model: &Model) -> Option<Check> {
     let shared = model.networks.values().filter(|network| network.scope() == Scope::Shared);
@@ -55,4 +80,49 @@ fn twice_named(model: &Model) -> Option<Check> {
     let detail =
         || format!("networks of the cluster that this node's own hide by their names: {}", some_of(&names));
     (!names.is_empty()).then(|| warning(NAME, detail(), "use their ids, or rename the local ones"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::model::Node;
+
+    fn node(name: &str, address: [u8; 4]) -> Arc<Node> {
+        let address = IpAddr::from(address);
+        Arc::new(Node {
+            name: name.into(),
+            vtep: address,
+            addresses: vec![address],
+            mesh: (address, 6383).into(),
+            vxlan_port: 4789,
+            version: "1".into(),
+            identity: "i".into(),
+            since: SystemTime::UNIX_EPOCH,
+        })
+    }
+
+    #[test]
+    fn a_node_is_where_others_look_for_it_and_alone_there() {
+        let mut model = Model { here: "a".into(), ..Model::default() };
+        let (one, two) = ([192, 0, 2, 1], [192, 0, 2, 2]);
+        let told = |model: &Model, own: &[[u8; 4]]| -> Vec<String> {
+            let own: Vec<IpAddr> = own.iter().map(|own| IpAddr::from(*own)).collect();
+            places(model, &own).into_iter().map(|check| check.detail).collect()
+        };
+        assert!(told(&model, &[]).is_empty(), "it is nowhere yet");
+        model.nodes.insert("a".into(), node("a", one));
+        model.nodes.insert("b".into(), node("b", two));
+        assert!(told(&model, &[one]).is_empty());
+        let missing = told(&model, &[two]);
+        assert!(
+            missing.len() == 1 && missing[0].contains("no device of this host has 192.0.2.1"),
+            "{missing:?}"
+        );
+        model.nodes.insert("c".into(), node("c", one));
+        let twice = told(&model, &[one]);
+        assert!(twice.len() == 1 && twice[0].contains("node c"), "{twice:?}");
+    }
 }

@@ -43,20 +43,22 @@ impl Reconcile {
     pub(super) fn put_mesh(&mut self) -> Option<Change> {
         let mesh = self.mesh.clone()?;
         for (key, protocol) in sockets().filter(|(key, _)| !self.held.has(key)).collect::<Vec<_>>() {
-            match steer::bind(protocol, mesh.address.ip(), mesh.address.port(), 1, self.workers) {
+            match steer::bind_ahead(protocol, mesh.address.ip(), mesh.address.port(), self.workers) {
                 Ok(fds) => self.held.hold(key.into(), SocketUse::Listener, fds),
                 Err(error) => {
-                    tracing::error!(
-                        error = %Chain(&error),
-                        "other nodes cannot reach the backends of this one, nor this one theirs: free the port, or set \
-                         cluster.mesh-port to another one on every node"
-                    );
-                    // Looked at again with the next change.
+                    if self.closed.note_mesh(true) {
+                        tracing::error!(
+                            error = %Chain(&error),
+                            "other nodes cannot reach the backends of this one, nor this one theirs: free the port, or \
+                             set cluster.mesh-port to another one on every node"
+                        );
+                    }
                     self.mesh = None;
                     return None;
                 }
             }
         }
+        self.closed.note_mesh(false);
         Some(Change::Proxy(Proxy::PutMesh(mesh)))
     }
 

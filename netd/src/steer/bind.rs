@@ -30,6 +30,20 @@ pub(crate) fn bind(
     }
 }
 
+/// The same for one port on an address that may not be there yet, or be another node's: it is served from when it comes.
+pub(crate) fn bind_ahead(
+    protocol: Protocol,
+    address: IpAddr,
+    port: u16,
+    workers: usize,
+) -> Result<Vec<OwnedFd>, KernelError> {
+    let address = SocketAddr::new(address, port);
+    match protocol {
+        Protocol::Tcp => socket::bind_tcp_ahead(address, workers, BACKLOG),
+        Protocol::Udp => socket::bind_udp_ahead(address, workers),
+    }
+}
+
 pub(crate) fn is_clash(error: &KernelError) -> bool {
     error.errno() == Some(libc::EADDRINUSE)
 }

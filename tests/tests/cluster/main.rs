@@ -10,6 +10,7 @@ mod mesh;
 mod overlay;
 mod pages;
 mod partitions;
+mod ports;
 mod stage;
 mod store;
 mod straight;

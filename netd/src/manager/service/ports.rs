@@ -11,7 +11,7 @@ use super::super::undo::{Step, Undo};
 use super::super::{World, publish::taken};
 use super::is_served;
 use crate::error::{Fault, Result};
-use crate::model::{ProxyProtocol, PublishMode, Service, ServicePublish};
+use crate::model::{ProxyProtocol, PublishMode, Scope, Service, ServicePublish};
 use crate::ports::Owner;
 use crate::steer;
 use crate::tables::publish_id;
@@ -171,6 +171,9 @@ fn bind(
     publish: &ServicePublish,
 ) -> Result<(), Refusal> {
     let serves = is_served(service, publish.mode, world);
+    // An address may be another node's, or wander from one to the next.
+    let network = world.model().networks.get(&service.network);
+    let is_of_all = network.is_some_and(|network| network.scope() == Scope::Shared);
     let mut sockets = Vec::new();
     for &address in &publish.addresses {
         let key = publish_id(&service.id, publish, address);
@@ -178,7 +181,11 @@ fn bind(
             continue;
         }
         let workers = if serves { world.reconcile.workers() } else { 1 };
-        match steer::bind(publish.protocol, address, publish.published, 1, workers) {
+        let bound = match is_of_all {
+            true => steer::bind_ahead(publish.protocol, address, publish.published, workers),
+            false => steer::bind(publish.protocol, address, publish.published, 1, workers),
+        };
+        match bound {
             Ok(fds) => sockets.push((key, fds)),
             Err(error) if steer::is_clash(&error) => return Err(Refusal::Taken(in_use(publish, address))),
             Err(error) => return Err(Refusal::Fault(error.into())),
