@@ -44,7 +44,7 @@ pub struct FollowParams {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     pub time: Timestamp,
-    /// `network`, `sandbox`, `node`, `store` or `daemon`.
+    /// `network`, `sandbox`, `service`, `node`, `store` or `daemon`.
     pub r#type: String,
     /// Docker's words: `create`, `destroy`, `connect`, `disconnect`, ...
     pub action: String,

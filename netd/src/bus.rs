@@ -16,7 +16,7 @@ const LAG: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub time: SystemTime,
-    /// `network`, `sandbox`, `node`, `store` or `daemon`.
+    /// `network`, `sandbox`, `service`, `node`, `store` or `daemon`.
     pub kind: &'static str,
     /// `create`, `remove`, `connect`, ...
     pub action: &'static str,

@@ -13,6 +13,7 @@ mod health;
 mod inspect;
 mod network;
 mod node;
+mod notices;
 mod overlay;
 mod publish;
 mod recover;
@@ -92,6 +93,8 @@ pub(crate) struct World {
     /// Why this node's records in the cluster's store are not as they should be.
     owed: Option<String>,
     pursues: bool,
+    /// The start is over.
+    is_up: bool,
     /// Has somebody look after what is owed to the cluster's store.
     wake: Wake,
 }
@@ -143,6 +146,7 @@ impl World {
             overlay::forward(self, &changes);
             service::follow(self, &changes);
             self.note_nodes(&changes);
+            notices::note(self, &changes);
         }
     }
 

@@ -67,6 +67,7 @@ pub(crate) fn open(config: Arc<Config>, bus: Bus, wake: Wake) -> anyhow::Result<
         store_was_there: None,
         owed: None,
         pursues: false,
+        is_up: false,
         wake,
         config,
     };
@@ -121,6 +122,7 @@ pub(crate) fn recover(world: &mut World) -> Result<()> {
     world.pursue();
     // Requests are served from here on, and none of them waits for a store that another one needs.
     world.books.set_may_wait(false);
+    world.is_up = true;
     Ok(())
 }
 

@@ -54,7 +54,6 @@ fn try_create(world: &mut World, request: &CreateService) -> Result<Arc<Service>
     let mut undo = Undo::default();
     let result = make(world, &mut undo, &network, &mut service, request);
     undo.settle(world, result)?;
-    world.tell("service", "create", &service.id, &service.name, &[("network", &network.name)]);
     Ok(Arc::new(service))
 }
 
@@ -202,9 +201,6 @@ fn try_update(world: &mut World, wanted: &str, request: &UpdateService) -> Resul
     let mut undo = Undo::default();
     let result = change(world, &mut undo, &network, &before, request);
     let after = undo.settle(world, result)?;
-    if *after != *before {
-        world.tell("service", "update", &after.id, &after.name, &[]);
-    }
     Ok(after)
 }
 
@@ -272,7 +268,6 @@ pub(super) fn delete(world: &mut World, service: &Arc<Service>) -> Result<()> {
     let vips: Vec<IpAddr> = service.vips().collect();
     commit(world, &network, Some(service), None)?;
     release(world, &network, service, &vips);
-    world.tell("service", "remove", &service.id, &service.name, &[]);
     Ok(())
 }
 
@@ -299,8 +294,6 @@ pub(crate) fn drain(world: &mut World, wanted: &str, request: &DrainEndpoint) ->
     }
     let network = network_of(world, &after)?;
     world.commit_to(network.scope(), &replace(world, &network, &after)?)?;
-    let action = if request.undo { "undrain" } else { "drain" };
-    world.tell("service", action, &after.id, &after.name, &[("endpoint", &member.id)]);
     Ok(Arc::new(after))
 }
 

@@ -69,9 +69,7 @@ pub(super) fn create(world: &mut World, request: &CreateNetwork) -> Result<Arc<N
         Ok((txn, Arc::new(network)))
     });
     world.carry();
-    let network = made?;
-    world.tell("network", "create", &network.id, &network.name, &[("type", "overlay")]);
-    Ok(network)
+    made
 }
 
 fn vni(model: &Model, asked: Option<u32>) -> Result<u32> {
@@ -108,7 +106,5 @@ fn vni(model: &Model, asked: Option<u32>) -> Result<u32> {
 pub(super) fn remove(world: &mut World, network: &Arc<Network>) -> Result<()> {
     let removed = world.books.remove_shared_network(network);
     world.carry();
-    removed?;
-    world.tell("network", "destroy", &network.id, &network.name, &[("type", "overlay")]);
-    Ok(())
+    Ok(removed?)
 }
