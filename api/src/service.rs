@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::filter::Filter;
 use crate::value::{
-    self, Affinity, Alias, BackendSpec, HealthSpec, Reference, ServiceName, ServicePortSpec, Span,
+    self, Affinity, Alias, BackendSpec, DrainSpec, HealthSpec, Reference, ServiceName, ServicePortSpec, Span,
 };
 use crate::verb::{Answer, Method, Nothing, Verb};
 
@@ -159,7 +159,7 @@ pub struct CreateService {
     pub health: HealthWish,
     /// How long connections of an endpoint that is drained may go on; without it, until they end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drain: Option<Span>,
+    pub drain: Option<DrainSpec>,
     /// Endpoints on the client's own node are chosen while there are any.
     #[serde(default)]
     pub prefer_local: bool,
@@ -231,7 +231,7 @@ pub struct UpdateService {
     #[serde(default, skip_serializing_if = "HealthWish::is_empty")]
     pub health: HealthWish,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drain: Option<Span>,
+    pub drain: Option<DrainSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefer_local: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -23,7 +23,9 @@ pub use label::Label;
 pub use mac::Mac;
 pub use name::{LinkName, LinkSpec, NetworkName, Reference, SandboxName};
 pub use port::{ExposeSpec, PortRange, PortSpec, Protocol, PublishBy};
-pub use service::{Affinity, BackendSpec, HealthSpec, MemberSpec, PortName, ServiceName, ServicePortSpec};
+pub use service::{
+    Affinity, BackendSpec, DrainSpec, HealthSpec, MemberSpec, PortName, ServiceName, ServicePortSpec,
+};
 pub use span::Span;
 pub use subnet::Subnet;
 pub use time::Timestamp;

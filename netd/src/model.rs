@@ -361,12 +361,12 @@ impl Model {
             && self.members.get(node).is_some_and(is_member)
     }
 
-    /// The other nodes that are heard: those that live, and those that are away.
+    /// The other nodes that are heard: those that are away, and those that live, which have an address that both claim.
     pub(crate) fn heard(&self) -> impl Iterator<Item = (&Id, Place)> {
         let alive = self.nodes.values().map(|node| (&node.name, node.place()));
         let away = self.members.values().filter(|member| self.is_away(&member.name));
         let away = away.filter_map(|member| Some((&member.name, member.place.clone()?)));
-        alive.chain(away).filter(|(name, _)| **name != self.here)
+        away.chain(alive).filter(|(name, _)| **name != self.here)
     }
 
     /// The addresses of the services on that network.

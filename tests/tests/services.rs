@@ -465,3 +465,36 @@ fn outlives(lab: &Lab, way: &str) -> Result<()> {
     ensure!(page(&client, (v4, 80).into())? == next.name);
     Ok(())
 }
+
+#[test]
+fn every_setting_of_a_service_can_be_changed_and_taken_back() {
+    scenario(|lab| {
+        let netd = lab.host("n1")?.daemon()?;
+        netd.netd("network create app --ipv6 --subnet 10.9.0.0/24")?;
+        netd.netd("service create web --network app --vip 10.9.0.250 --port 80 --drain 10s")?;
+        netd.netd("service update web --drain none")?;
+        let before = netd.inspect("service", "web")?;
+        ensure!(before["Drain"].is_null(), "{before}");
+        for (there, back) in [
+            ("--policy maglev", "--policy round-robin"),
+            ("--affinity client-ip:60", "--affinity none"),
+            ("--health tcp:80 --health-interval 1s --health-rise 3", "--health none"),
+            ("--drain 30s", "--drain none"),
+            ("--prefer-local", "--prefer-local false"),
+            ("--east-west connect", "--east-west relay"),
+            ("--port-add http=8080:80", "--port-rm 8080"),
+            ("--publish-add 9000:80", "--publish-rm 9000:80"),
+            ("--backend-add 192.0.2.99:80,weight=3", "--backend-rm 192.0.2.99:80"),
+            ("--vip 10.9.0.77", "--vip 10.9.0.250"),
+            ("--label a=b", "--label-rm a"),
+        ] {
+            netd.netd(&format!("service update web {there}"))?;
+            let changed = netd.inspect("service", "web")?;
+            ensure!(changed != before, "{there}: nothing has changed: {changed}");
+            netd.netd(&format!("service update web {back}"))?;
+            let after = netd.inspect("service", "web")?;
+            ensure!(after == before, "{there}, {back}: {after} is not {before}");
+        }
+        Ok(())
+    });
+}

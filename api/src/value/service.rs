@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Invalid, Protocol, Reference, string_form};
+use super::{Invalid, Protocol, Reference, Span, string_form};
 
 /// A DNS label: letters, digits, '-' and '_', a letter or digit first, at most 63 characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +32,14 @@ pub enum HealthSpec {
     None,
     Tcp { port: Option<u16> },
     Http { port: Option<u16>, path: String },
+}
+
+/// `none`, or how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainSpec {
+    /// Until they end by themselves.
+    None,
+    Within(Span),
 }
 
 /// `none` or `client-ip[:SECONDS]`.
@@ -152,6 +160,14 @@ impl FromStr for HealthSpec {
     }
 }
 
+impl FromStr for DrainSpec {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if text == "none" { Ok(Self::None) } else { text.parse().map(Self::Within) }
+    }
+}
+
 impl FromStr for Affinity {
     type Err = Invalid;
 
@@ -243,6 +259,15 @@ impl fmt::Display for HealthSpec {
     }
 }
 
+impl fmt::Display for DrainSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Within(span) => span.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Affinity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -288,6 +313,7 @@ text!(ServiceName, "1 to 63 letters, digits, '-' and '_', a letter or digit firs
 text!(PortName, "1 to 15 letters, digits and '-'");
 string_form!(ServicePortSpec, "[NAME=]PORT[:TARGET][/tcp|udp]");
 string_form!(HealthSpec, "none, tcp[:PORT] or http://:PORT/PATH");
+string_form!(DrainSpec, "none, or a length of time, at most a day: 500ms, 10s, 1m30s");
 string_form!(Affinity, "none or client-ip[:SECONDS]");
 string_form!(BackendSpec, "IP:PORT[,weight=N]");
 string_form!(MemberSpec, "SERVICE[,weight=N]");
@@ -295,7 +321,6 @@ string_form!(MemberSpec, "SERVICE[,weight=N]");
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::value::Span;
 
     #[test]
     fn what_is_shown_can_be_given_again() {
@@ -314,6 +339,9 @@ mod tests {
             "[fd00::1]:80,weight=3"
         );
         assert_eq!("1m30s".parse::<Span>().unwrap().to_string(), "1m30s");
+        for text in ["none", "30s"] {
+            assert_eq!(text.parse::<DrainSpec>().unwrap().to_string(), text);
+        }
     }
 
     #[test]

@@ -9,7 +9,8 @@ use netd_api::Nothing;
 use netd_api::client::blocking::Client;
 use netd_api::service::{self, CreateService, HealthWish, PublishSpec};
 use netd_api::value::{
-    Affinity, Alias, BackendSpec, HealthSpec, Invalid, Label, Reference, ServiceName, ServicePortSpec, Span,
+    Affinity, Alias, BackendSpec, DrainSpec, HealthSpec, Invalid, Label, Reference, ServiceName,
+    ServicePortSpec, Span,
 };
 
 use crate::cli::output::print_line;
@@ -61,7 +62,7 @@ pub(in crate::cli) struct CreateArgs {
     health: HealthArgs,
     /// How long connections of an endpoint that is drained may go on [default: until they end]
     #[arg(long, value_name = "TIME")]
-    drain: Option<Span>,
+    drain: Option<DrainSpec>,
     /// Choose endpoints on the client's node while there are any
     #[arg(long)]
     prefer_local: bool,

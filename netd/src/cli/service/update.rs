@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use netd_api::client::blocking::Client;
 use netd_api::service::{self, ServiceParams, UpdateService};
-use netd_api::value::{Affinity, Alias, BackendSpec, Label, Reference, ServicePortSpec, Span};
+use netd_api::value::{Affinity, Alias, BackendSpec, DrainSpec, Label, Reference, ServicePortSpec};
 
 use super::create::{EastWestArg, HealthArgs, ModeArg, PolicyArg, PublishArg, families, publish};
 use crate::cli::usage;
@@ -53,9 +53,9 @@ pub(in crate::cli) struct UpdateArgs {
     affinity: Option<Affinity>,
     #[command(flatten)]
     health: HealthArgs,
-    /// How long connections of an endpoint that is drained may go on
+    /// How long connections of an endpoint that is drained may go on; none: until they end
     #[arg(long, value_name = "TIME")]
-    drain: Option<Span>,
+    drain: Option<DrainSpec>,
     /// Choose endpoints on the client's node while there are any
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     prefer_local: Option<bool>,

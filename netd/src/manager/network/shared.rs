@@ -106,5 +106,5 @@ fn vni(model: &Model, asked: Option<u32>) -> Result<u32> {
 pub(super) fn remove(world: &mut World, network: &Arc<Network>) -> Result<()> {
     let removed = world.books.remove_shared_network(network);
     world.carry();
-    Ok(removed?)
+    removed
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use netd_api::ApiError;
 use netd_api::service::{self as api, CreateService, EndpointMode, HealthWish, UpdateService};
-use netd_api::value::{Affinity, BackendSpec, HealthSpec, ServicePortSpec, Span};
+use netd_api::value::{Affinity, BackendSpec, DrainSpec, HealthSpec, ServicePortSpec, Span};
 
 use crate::error::Result;
 use crate::model::{
@@ -43,7 +43,7 @@ pub(super) fn new(id: Id, name: Arc<str>, network: &Network, request: &CreateSer
         policy: request.policy.into(),
         affinity: request.affinity.and_then(affinity),
         health: None,
-        drain: request.drain.map(Span::get),
+        drain: request.drain.and_then(drain),
         prefer_local: request.prefer_local,
         east_west: request.east_west.into(),
         ports: Vec::new(),
@@ -100,7 +100,7 @@ pub(super) fn changed(before: &Service, network: &Network, request: &UpdateServi
     after.health = health(before.health.as_ref(), &request.health)?;
     after.policy = request.policy.map_or(before.policy, Into::into);
     after.affinity = request.affinity.map_or(before.affinity, affinity);
-    after.drain = request.drain.map_or(before.drain, |drain| Some(drain.get()));
+    after.drain = request.drain.map_or(before.drain, drain);
     after.prefer_local = request.prefer_local.unwrap_or(before.prefer_local);
     after.east_west = request.east_west.map_or(before.east_west, Into::into);
     request.labels_remove.iter().for_each(|key| drop(after.labels.remove(key)));
@@ -146,6 +146,13 @@ fn add_backends(service: &mut Service, wanted: &[BackendSpec]) {
             Some(other) => *other = backend,
             None => service.external.push(backend),
         }
+    }
+}
+
+fn drain(wanted: DrainSpec) -> Option<Duration> {
+    match wanted {
+        DrainSpec::None => None,
+        DrainSpec::Within(span) => Some(span.get()),
     }
 }
 
