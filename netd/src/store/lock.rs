@@ -56,6 +56,7 @@ impl DirectoryLock {
 
 /// A daemon that was killed a moment ago holds it until the kernel has taken it apart, and a child that it was starting
 /// until that is a program of its own, which nothing tells of.
+#[expect(clippy::disallowed_methods, reason = "it is what polls with a deadline")]
 fn try_for_a_moment(file: &mut File) -> Result<(), TryLockError> {
     let until = Instant::now() + LAST_MOMENTS;
     if let Some(Ok(owner)) = owner(file).map(PidFd::open) {
@@ -81,23 +82,23 @@ fn owner(file: &mut File) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
     fn what_a_dead_owner_was_starting_is_waited_for_and_a_live_owner_is_not_overrun() {
         let directory = tempfile::tempdir().unwrap();
-        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let mut ended = Command::new("true").spawn().unwrap();
         ended.wait().unwrap();
         let mut held = File::create(directory.path().join(NAME)).unwrap();
         held.lock().unwrap();
         writeln!(held, "{}", ended.id()).unwrap();
-        let lock = std::thread::scope(|scope| {
-            scope.spawn(move || {
-                std::thread::sleep(LAST_MOMENTS / 5);
-                drop(held);
-            });
-            DirectoryLock::acquire(directory.path()).unwrap()
-        });
+        let mut child = Command::new("sleep").arg("0.2").stdin(held).spawn().unwrap();
+        let other = File::open(directory.path().join(NAME)).unwrap();
+        assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)));
+        let lock = DirectoryLock::acquire(directory.path()).unwrap();
+        child.wait().unwrap();
         let refused = DirectoryLock::acquire(directory.path()).unwrap_err();
         assert!(matches!(refused, StoreError::InUse { pid, .. } if pid == Some(std::process::id())));
         drop(lock);
