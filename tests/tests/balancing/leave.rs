@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use netd_tests::backend::vip;
+use netd_tests::backend::{endpoint, vip};
 use netd_tests::load::{Offer, Steady};
 use netd_tests::place::PATIENCE;
 use netd_tests::{Backend, Daemon, Host, Lab, Place, Setup, eventually, refusal, scenario};
@@ -110,8 +110,14 @@ fn a_daemon_that_dies_at_any_moment_of_a_removal_cuts_nobody() {
             let loads = it.loads(40)?;
             loads.iter().try_for_each(|load| load.more(15))?;
             let removal = it.netd.place.start(&format!("netd sandbox rm {}", backend.name))?;
-            // A fifth of a second each.
-            loads[0].more(30 * round)?;
+            eventually(PATIENCE, "its removal has begun", || {
+                let is_ready =
+                    endpoint(&it.netd, "web", &backend.name).is_ok_and(|one| one["State"] == "ready");
+                ensure!(!is_ready, "it is ready");
+                Ok(())
+            })?;
+            // Some tenths of a second later each time.
+            loads[0].more(30 * (round - 1))?;
             it.netd.kill()?;
             removal.wait(PATIENCE)?;
             loads.iter().try_for_each(|load| load.more(15))?;

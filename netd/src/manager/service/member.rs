@@ -112,7 +112,8 @@ pub(crate) fn begin_removal(world: &mut World, wanted: &str, force: bool) -> Res
 }
 
 /// How an endpoint of a service is removed, and which service that is. What was begun before goes on from there: also its
-/// time, or a daemon that ends again and again would never come to the end.
+/// time, or a daemon that ends again and again would never come to the end. But whoever has come meanwhile, to one that is
+/// the last, gets what those get who come last.
 fn departs(model: &Model, before: &Sandbox) -> Option<(Departure, Arc<Service>)> {
     let membership = before.service.as_ref()?;
     let service = model.services.get(&membership.service)?;
@@ -120,14 +121,15 @@ fn departs(model: &Model, before: &Sandbox) -> Option<(Departure, Arc<Service>)>
     let whole = service.drain.unwrap_or(DRAIN);
     let spent =
         membership.since.filter(|_| rank(membership.state) > 0).and_then(|since| since.elapsed().ok());
-    let limit = whole.saturating_sub(spent.unwrap_or_default());
+    let last = heard(service, model) + LAST;
+    let limit = whole.saturating_sub(spent.unwrap_or_default()).max(last.min(whole));
     let departure = Departure {
         sandbox: Arc::clone(&before.id),
         endpoint: Arc::clone(&endpoint.id),
         services: [service_id(&service.id), service_id_here(&service.id)],
         leaves: membership.state == EndpointState::Leaving,
         limit,
-        last: (heard(service, model) + LAST).min(limit / 2),
+        last: last.min(limit / 2),
         unseen: service.east_west == EastWest::Connect,
     };
     Some((departure, Arc::clone(service)))
@@ -298,5 +300,36 @@ mod tests {
         network.driver = Driver::Bridge;
         model.networks.insert(Id::clone(&network.id), Arc::new(network));
         assert!(!is_led_to_by_others(&service, &model), "it is this node's own");
+    }
+
+    #[test]
+    fn a_removal_goes_on_with_the_time_that_is_left_and_some_for_who_has_come_last() {
+        let mut model = Model { here: "a".into(), ..Model::default() };
+        let network = testing::network("app", &[]);
+        let service = Service {
+            drain: Some(Duration::from_secs(60)),
+            ..testing::service("web", &network.id, "10.0.0.9")
+        };
+        model.networks.insert(Id::clone(&network.id), Arc::new(network.clone()));
+        model.services.insert(Id::clone(&service.id), Arc::new(service.clone()));
+        let departs = |state, seconds| {
+            let membership = Membership {
+                service: Id::clone(&service.id),
+                weight: 1,
+                state,
+                since: Some(SystemTime::now() - Duration::from_secs(seconds)),
+                why: None,
+            };
+            let endpoints = vec![testing::endpoint_at(&network.id, &["10.0.0.2"])];
+            let sandbox = Sandbox { service: Some(membership), endpoints, ..testing::sandbox("web1") };
+            super::departs(&model, &sandbox).map(|(departure, _)| departure).expect("it serves")
+        };
+        let fresh = departs(EndpointState::Ready, 1000);
+        assert_eq!((fresh.limit, fresh.last, fresh.leaves), (Duration::from_secs(60), LAST, false));
+        let begun = departs(EndpointState::Draining, 20);
+        assert!(begun.limit <= Duration::from_secs(40) && begun.limit > Duration::from_secs(30));
+        let late = departs(EndpointState::Draining, 1000);
+        assert_eq!((late.limit, late.last), (LAST, LAST / 2));
+        assert!(departs(EndpointState::Leaving, 1).leaves);
     }
 }
