@@ -1,8 +1,8 @@
 //! What a sandbox has in the run directory: its `resolv.conf` and `hosts`, and a note of its namespace that tells the
 //! next start what to clean up should the sandbox never have been committed.
 
-use std::fs;
-use std::io::{self, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -42,7 +42,7 @@ impl Files {
     /// Written in place, not renamed: a running program has the file itself mounted over its own.
     pub(crate) fn write(&self, sandbox: &str, name: &str, text: &str) -> io::Result<()> {
         let path = self.directory(sandbox).join(name);
-        if fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+        if says(&path, text).unwrap_or(false) {
             return Ok(());
         }
         let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).open(path)?;
@@ -70,5 +70,53 @@ impl Files {
             found.push((id, noted));
         }
         Ok(found)
+    }
+}
+
+/// Whether that is all that the file says. Programs that have it mounted may have made it as long as they like.
+fn says(path: &Path, text: &str) -> io::Result<bool> {
+    let mut found = Vec::new();
+    File::open(path)?.take(text.len() as u64 + 1).read_to_end(&mut found)?;
+    Ok(found == text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_when_it_says_anything_else_and_in_place() {
+        let run = TempDir::new().expect("a directory");
+        let files = Files::new(run.path());
+        let path = files.directory("ab").join(HOSTS);
+        fs::create_dir_all(files.directory("ab")).expect("the sandbox's directory");
+        let number = || fs::metadata(&path).expect("the file is there").ino();
+        files.write("ab", HOSTS, "one").expect("written");
+        let first = number();
+        for before in ["one", "on", "one two", "", "two"] {
+            fs::write(&path, before).expect("a program writes it");
+            files.write("ab", HOSTS, "one").expect("written");
+            assert_eq!(
+                (fs::read_to_string(&path).expect("text"), number()),
+                ("one".into(), first),
+                "{before:?}"
+            );
+        }
+    }
+
+    /// A sandbox's root can write what is mounted over its `/etc/hosts`: a hole of a terabyte costs it nothing.
+    #[test]
+    fn no_more_of_a_file_is_read_than_it_should_have() {
+        let run = TempDir::new().expect("a directory");
+        let files = Files::new(run.path());
+        fs::create_dir_all(files.directory("ab")).expect("the sandbox's directory");
+        let path = files.directory("ab").join(HOSTS);
+        std::os::unix::fs::symlink("/dev/zero", &path).expect("a file without an end");
+        assert!(!says(&path, "one").expect("it can be read"));
+        files.write("ab", HOSTS, "one").expect("written");
     }
 }
