@@ -16,6 +16,8 @@ use super::super::{Batch, Entry, Key, KeyChange, StoreError};
 
 const FILE: &str = "journal";
 const CHECKSUM: usize = 8;
+/// More than a journal ever has: it begins anew after a megabyte, and no commit has a hundred.
+const LONGEST: u64 = 128 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -29,9 +31,9 @@ impl Journal {
         let path = directory.join(FILE);
         let read = || {
             let mut options = OpenOptions::new();
-            let mut file = options.read(true).write(true).create(true).truncate(false).open(&path)?;
+            let file = options.read(true).write(true).create(true).truncate(false).open(&path)?;
             let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
+            (&file).take(LONGEST).read_to_end(&mut bytes)?;
             Ok((Self { file, length: bytes.len() as u64 }, entries(&bytes)))
         };
         read().map_err(|source| StoreError::Io { deed: "open the journal", path: path.clone(), source })
@@ -136,6 +138,17 @@ mod tests {
         for cut in 0..=bytes.len() {
             assert_eq!(entries(&bytes[..cut]), batches[..cut / one], "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn whatever_is_behind_the_entries_is_not_gathered() {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let (bytes, batches) = three();
+        let path = directory.path().join(FILE);
+        std::fs::write(&path, bytes).expect("a journal");
+        File::options().write(true).open(&path).and_then(|file| file.set_len(1 << 40)).expect("a hole");
+        let (_, found) = Journal::open(directory.path()).expect("it can be read");
+        assert_eq!(found, batches);
     }
 
     #[test]
