@@ -20,6 +20,8 @@ pub(crate) struct Member {
     pub node: Option<Id>,
     /// The sandbox's name on the network.
     pub name: Option<Arc<str>>,
+    /// The sandbox's own name, for people.
+    pub sandbox: Option<Arc<str>>,
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,
     /// Its own, which no listener replaces.
@@ -61,6 +63,7 @@ pub(crate) fn members(service: &Service, model: &Model) -> Vec<Member> {
             id,
             node: None,
             name: None,
+            sandbox: None,
             v4: if let IpAddr::V4(v4) = ip { Some(v4) } else { None },
             v6: if let IpAddr::V6(v6) = ip { Some(v6) } else { None },
             port: Some(backend.address.port()),
@@ -95,6 +98,7 @@ fn local(service: &Service, sandbox: &Sandbox, model: &Model) -> Option<Member> 
         id: Arc::clone(&endpoint.id),
         node: Some(Arc::clone(&model.here)),
         name: endpoint.names.first().cloned(),
+        sandbox: Some(Arc::clone(&sandbox.name)),
         v4: endpoint.v4.map(|(address, _)| address),
         v6: endpoint.v6.map(|(address, _)| address),
         port: None,
@@ -115,6 +119,7 @@ fn remote(service: &Service, peer: &Peer, model: &Model) -> Option<Member> {
         id: Arc::clone(&peer.endpoint),
         node: Some(Arc::clone(&peer.node)),
         name: peer.names.first().cloned(),
+        sandbox: Some(Arc::clone(&peer.sandbox_name)),
         v4: peer.v4,
         v6: peer.v6,
         port: None,

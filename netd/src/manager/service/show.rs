@@ -60,7 +60,7 @@ pub(crate) fn one(service: &Service, model: &Model) -> api::Service {
             EastWest::Relay => api::EastWest::Relay,
             EastWest::Connect => api::EastWest::Connect,
         },
-        endpoints: members(service, model).iter().map(|member| endpoint(service, member, model)).collect(),
+        endpoints: members(service, model).iter().map(|member| endpoint(service, member)).collect(),
         labels: service.labels.clone(),
     }
 }
@@ -95,7 +95,7 @@ fn ports(service: &Service) -> Vec<api::Port> {
     own.chain(published).collect()
 }
 
-fn endpoint(service: &Service, member: &Member, model: &Model) -> api::Endpoint {
+fn endpoint(service: &Service, member: &Member) -> api::Endpoint {
     let address = match (member.port, member.addresses().next()) {
         (Some(_), _) => member.id.to_string(),
         (None, Some(address)) => address.to_string(),
@@ -104,7 +104,7 @@ fn endpoint(service: &Service, member: &Member, model: &Model) -> api::Endpoint 
     api::Endpoint {
         id: member.id.to_string(),
         node: member.node.as_ref().map(ToString::to_string).unwrap_or_default(),
-        sandbox: sandbox_name(service, member, model),
+        sandbox: member.sandbox.as_ref().map(ToString::to_string).unwrap_or_default(),
         address,
         ipv6_address: member
             .v6
@@ -130,17 +130,6 @@ fn endpoint(service: &Service, member: &Member, model: &Model) -> api::Endpoint 
             EndpointState::Failing => Health::Unhealthy,
         },
     }
-}
-
-/// The sandbox's own name, where the network may know it by another.
-fn sandbox_name(service: &Service, member: &Member, model: &Model) -> String {
-    let here = model.sandboxes.by(&crate::model::SandboxKey::Serves(service.id.clone()));
-    let mut here = here.filter(|sandbox| sandbox.endpoints.iter().any(|endpoint| endpoint.id == member.id));
-    let there = model.peers.by(&crate::model::PeerKey::Serves(service.id.clone()));
-    let mut there = there.filter(|peer| peer.endpoint == member.id);
-    let name =
-        here.next().map(|sandbox| &sandbox.name).or_else(|| there.next().map(|peer| &peer.sandbox_name));
-    name.map(ToString::to_string).unwrap_or_default()
 }
 
 /// Fills in what this node's data plane knows: how many connections each endpoint has, and whether it is passed over.
