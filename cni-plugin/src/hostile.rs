@@ -9,6 +9,8 @@ use netd_api::sandbox::EndpointSettings;
 use serde_json::Value;
 
 use crate::error::Failure;
+use crate::plugin;
+use crate::plugin::netavark::request::{self, Request};
 use crate::result::{Attached, WayOut, addresses_of};
 use crate::spec::{Command, Config, Environment, Version, Wishes, sandbox_name};
 
@@ -28,6 +30,7 @@ pub fn call(input: &[u8]) {
         Ok(config) => all_of(&config, &environment),
         Err(failure) => refused(&failure),
     }
+    netavark(stdin);
 }
 
 fn variable(lines: &[u8], key: &str) -> Option<OsString> {
@@ -37,12 +40,23 @@ fn variable(lines: &[u8], key: &str) -> Option<OsString> {
     })
 }
 
+/// What netavark says in the place of a runtime.
+fn netavark(stdin: &[u8]) {
+    let Ok(given) = serde_json::from_slice(stdin) else { return };
+    let _ = Request::read(&given).inspect_err(refused);
+    let _ = request::as_config(&given).inspect_err(refused);
+    if let Ok(environment) = request::environment(&given, "/run/netns/web").inspect_err(refused) {
+        let _ = sandbox_name(&environment.container).inspect_err(refused);
+    }
+}
+
 fn all_of(config: &Config, environment: &Environment) {
     if !environment.container.is_empty() {
         sandbox_name(&environment.container).expect("every id that is let in has a sandbox's name");
     }
     let _ = config.create_network().inspect_err(refused);
     let _ = config.valid_attachments().inspect_err(refused);
+    plugin::read_as_all(config, environment).iter().for_each(refused);
     let before = config.prev_result().inspect_err(refused).ok().flatten();
     if let Some(before) = before {
         let _ = addresses_of(before, &environment.interface);

@@ -109,6 +109,21 @@ impl Plugin {
     }
 }
 
+/// What each of them reads of a configuration before it does anything.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_as_all(config: &Config, environment: &Environment) -> Vec<Failure> {
+    let read: [Result<()>; 7] = [
+        bandwidth::rates(config).map(drop),
+        bridge::Wanted::read(config).map(drop),
+        dnsname::Names::read(environment, config).map(drop),
+        firewall::options(config).map(drop),
+        host_local::Request::read(config, environment).map(drop),
+        portmap::ports(environment, config).map(drop),
+        tuning::Wanted::read(config, environment).map(drop),
+    ];
+    read.into_iter().filter_map(Result::err).collect()
+}
+
 /// For DEL: `None` if the namespace is gone, was never named, or is the host's own.
 fn namespace_if_there(environment: &Environment) -> Option<Netns> {
     let netns = Netns::open(Path::new(&environment.netns)).ok()?;

@@ -43,7 +43,7 @@ pub mod flows;
 #[cfg(any(test, fuzzing))]
 pub mod hostile {
     pub use crate::health::hostile::answer;
-    pub use crate::hop::hostile::header;
+    pub use crate::hop::hostile::{header, headers};
 }
 pub mod table;
 pub mod udp;

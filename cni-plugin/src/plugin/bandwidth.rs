@@ -21,7 +21,7 @@ pub(super) fn run(verb: Verb, environment: &Environment, config: &Config) -> Res
 }
 
 /// The configuration's own rates before the runtime's.
-fn rates(config: &Config) -> Result<Option<Bandwidth>> {
+pub(super) fn rates(config: &Config) -> Result<Option<Bandwidth>> {
     let root = config.root();
     for key in ["shapedSubnets", "unshapedSubnets"] {
         refuse(&root, key, "netd's rates are for all of a container's traffic on the network")?;

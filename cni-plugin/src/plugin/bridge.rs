@@ -15,7 +15,7 @@ use netd_sys::netlink::Rtnl;
 use netd_sys::netns::Netns;
 use serde_json::{Value, json};
 
-use self::wanted::Wanted;
+pub(super) use self::wanted::Wanted;
 use crate::daemon::Daemon;
 use crate::error::{Code, Failure, Result};
 use crate::result::{Attached, WayOut};

@@ -33,7 +33,7 @@ fn domain(config: &Config) -> Result<Option<SearchDomain>> {
     root.member("domainName")?.filter(super::chain::is_set).map(|node| node.parse()).transpose()
 }
 
-struct Names {
+pub(super) struct Names {
     /// What reverse queries answer.
     first: Option<Alias>,
     others: Vec<Alias>,
@@ -41,7 +41,7 @@ struct Names {
 
 impl Names {
     /// Each bare, and in the domain: what a resolver makes of a name by its search list is answered at once.
-    fn read(environment: &Environment, config: &Config) -> Result<Self> {
+    pub(super) fn read(environment: &Environment, config: &Config) -> Result<Self> {
         let domain = domain(config)?;
         let Wishes { name: first, aliases, .. } = Wishes::read(config, environment)?;
         let within =

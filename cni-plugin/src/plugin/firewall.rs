@@ -22,7 +22,7 @@ pub(super) fn run(verb: Verb, environment: &Environment, config: &Config) -> Res
 }
 
 /// `ingressPolicy` as options of the network.
-fn options(config: &Config) -> Result<BTreeMap<String, String>> {
+pub(super) fn options(config: &Config) -> Result<BTreeMap<String, String>> {
     let root = config.root();
     refuse(
         &root,

@@ -28,7 +28,7 @@ pub(super) fn run(verb: Verb, environment: &Environment, config: &Config) -> Res
     }
 }
 
-struct Request {
+pub(super) struct Request {
     folder: PathBuf,
     sets: Vec<RangeSet>,
     wanted: Vec<IpAddr>,
@@ -37,7 +37,7 @@ struct Request {
 }
 
 impl Request {
-    fn read(config: &Config, environment: &Environment) -> Result<Self> {
+    pub(super) fn read(config: &Config, environment: &Environment) -> Result<Self> {
         let root = config.root();
         let Some(ipam) = root.member("ipam")? else {
             let details = "host-local reads its ranges from there";

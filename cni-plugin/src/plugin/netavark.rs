@@ -5,7 +5,7 @@
 //! with its last container.
 
 mod network;
-mod request;
+pub(crate) mod request;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};

@@ -28,7 +28,7 @@ pub(super) fn run(verb: Verb, environment: &Environment, config: &Config) -> Res
     }
 }
 
-fn ports(environment: &Environment, config: &Config) -> Result<Vec<PortSpec>> {
+pub(super) fn ports(environment: &Environment, config: &Config) -> Result<Vec<PortSpec>> {
     let root = config.root();
     let no_rules =
         "netd's published ports are no rules that conditions could stand in; use the host's INPUT rules";

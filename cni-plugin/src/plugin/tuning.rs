@@ -34,7 +34,7 @@ pub(super) fn run(verb: Verb, environment: &Environment, config: &Config) -> Res
     }
 }
 
-struct Wanted {
+pub(super) struct Wanted {
     sysctls: Vec<Sysctl>,
     settings: Settings,
 }
@@ -42,7 +42,7 @@ struct Wanted {
 impl Wanted {
     /// A MAC address from `CNI_ARGS` gives way to the configuration's, that to the capability's, and all of them to
     /// the one in `args`.
-    fn read(config: &Config, environment: &Environment) -> Result<Self> {
+    pub(super) fn read(config: &Config, environment: &Environment) -> Result<Self> {
         let root = config.root();
         let given =
             root.member("sysctl")?.map(|node| sysctls::read(&node, &environment.interface)).transpose()?;

@@ -2,4 +2,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| netd::hostile::copy(bytes));
+use netd::hostile::{copy, sound};
+
+libfuzzer_sys::fuzz_target!(init: netd_seeds::plant(sound::copies()), |bytes: &[u8]| copy(bytes));

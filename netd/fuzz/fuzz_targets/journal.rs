@@ -2,4 +2,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| netd::hostile::journal(bytes));
+use netd::hostile::{journal, sound};
+
+libfuzzer_sys::fuzz_target!(init: netd_seeds::plant(sound::journals()), |bytes: &[u8]| journal(bytes));

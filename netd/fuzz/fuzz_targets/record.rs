@@ -2,4 +2,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| netd::hostile::record(bytes));
+use netd::hostile::{record, sound};
+
+libfuzzer_sys::fuzz_target!(init: netd_seeds::plant(sound::records()), |bytes: &[u8]| record(bytes));

@@ -2,4 +2,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| netd::hostile::shared_record(bytes));
+use netd::hostile::{shared_record, sound};
+
+libfuzzer_sys::fuzz_target!(init: netd_seeds::plant(sound::shared_records()), |bytes: &[u8]| shared_record(bytes));

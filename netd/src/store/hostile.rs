@@ -3,6 +3,7 @@
 //! tests walk the same way in.
 
 mod shared;
+pub mod sound;
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +13,7 @@ use super::etcd::{decode_copy, encode_copy, framed_copy};
 use super::redb::{StateFile, encode as entry_of, entries, sealed};
 use super::{Batch, Entry, KeyChange, Record, Records, Redb, Store as _, StoreError, Txn, encode};
 use crate::ipam::Leases;
-use crate::model::{Change, Model, Network, Sandbox};
+use crate::model::{AddressPool, Change, Findings, Model, Network, PoolAddress, Sandbox, Service};
 use crate::ports::Ports;
 use crate::resolvconf::{self, HostConf};
 use crate::tables::Projection;
@@ -21,6 +22,8 @@ pub use shared::shared_record;
 
 /// The id of the records that [`record`] reads.
 const ID: &str = "ab";
+/// Of a pool with that id.
+const ADDRESS: &str = "10.9.0.2";
 
 /// Treats `bytes` as a journal, and as the body of a journal's only entry: what is read means the same when it is
 /// written again.
@@ -93,18 +96,25 @@ fn changed(mut bytes: Vec<u8>, changes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Reads `bytes` as the record of a network, and as that of a sandbox. Whatever is believed can be written and read
-/// again, and everything that is derived from records can be derived from it.
+/// Reads `bytes` as each kind of record that a node keeps for itself. Whatever is believed can be written and read again,
+/// and everything that is derived from records can be derived from it.
 pub fn record(bytes: &[u8]) {
-    believe::<Network>(bytes, |model| model.networks.get(ID).map(|network| encode(&**network)));
-    believe::<Sandbox>(bytes, |model| model.sandboxes.get(ID).map(|sandbox| encode(&**sandbox)));
+    believe::<Network>(bytes, ID, |model| model.networks.get(ID).map(|network| encode(&**network)));
+    believe::<Sandbox>(bytes, ID, |model| model.sandboxes.get(ID).map(|sandbox| encode(&**sandbox)));
+    believe::<Service>(bytes, ID, |model| model.services.get(ID).map(|service| encode(&**service)));
+    believe::<Findings>(bytes, ID, |model| model.findings.get(ID).map(|findings| encode(&**findings)));
+    believe::<AddressPool>(bytes, ID, |model| model.pools.get(ID).map(|pool| encode(&**pool)));
+    believe::<PoolAddress>(bytes, &format!("{ID}/{ADDRESS}"), |model| {
+        let address = model.pool_addresses.get(ID)?.values().next();
+        address.map(|address| encode(&**address))
+    });
 }
 
 type Encoded = Result<super::Value, super::RecordError>;
 
-fn believe<R: Record>(bytes: &[u8], encoded: impl Fn(&Model) -> Option<Encoded>) {
+fn believe<R: Record>(bytes: &[u8], id: &str, encoded: impl Fn(&Model) -> Option<Encoded>) {
     let read = |value: &[u8]| {
-        let key = format!("{}/{ID}", R::PREFIX).into();
+        let key = super::key_of::<R>(id);
         let put = KeyChange::Put(Entry { key, value: value.into(), revision: 1 });
         let mut records = Records::default();
         let changes = records.apply(&Batch { revision: 1, changes: vec![put] }).ok()?;
@@ -138,13 +148,10 @@ fn derive(model: &Model, changes: &[Change]) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
     use tempfile::TempDir;
 
     use super::*;
-    use crate::testing;
 
     /// Bytes that are mostly those, in places overwritten, taken out or added to.
     pub(super) fn near(sound: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
@@ -160,52 +167,27 @@ mod tests {
         })
     }
 
-    fn sound_journal() -> Vec<u8> {
-        let put = |key: &str| Entry { key: key.into(), value: b"value"[..].into(), revision: 7 };
-        let changes = vec![KeyChange::Put(put("a")), KeyChange::Deleted { key: "b".into() }];
-        entry_of(&Batch { revision: 7, changes })
-    }
-
-    fn sound_copy() -> Vec<u8> {
-        // A cluster, a revision, and one entry.
-        let [cluster, revision, written] = [7_u64, 9, 5].map(u64::to_le_bytes);
-        framed_copy(&[&cluster[..], &revision, &[1, 0, 0, 0], b"a", &[2, 0, 0, 0], b"vv", &written].concat())
-    }
-
-    /// With numbers in places where one digit more or less matters.
-    fn sound_records() -> [Vec<u8>; 2] {
-        let network = testing::network("app", &[("10.9.0.0/30", "10.9.0.1"), ("fd00::/126", "fd00::1")]);
-        let mut sandbox = testing::sandbox("web");
-        sandbox.endpoints.push(testing::endpoint_at(ID, &["10.9.0.2", "fd00::2"]));
-        sandbox.publishes.push(testing::publish(crate::model::Protocol::Tcp, "::", 65530, 65530, 5));
-        [
-            encode(&Network { id: Arc::from(ID), ..network }).expect("a network").to_vec(),
-            encode(&Sandbox { id: Arc::from(ID), ..sandbox }).expect("a sandbox").to_vec(),
-        ]
+    /// One of those.
+    pub(super) fn near_any(sound: fn() -> Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+        any::<prop::sample::Index>().prop_flat_map(move |which| near(which.get(&sound()).clone()))
     }
 
     proptest! {
         #[test]
-        fn no_journal_does_harm(near in near(sound_journal()), body in near(sound_journal()[12..].to_vec()), raw: Vec<u8>) {
+        fn no_journal_does_harm(near in near_any(sound::journals), raw: Vec<u8>) {
             journal(&near);
-            journal(&body);
             journal(&raw);
         }
 
         #[test]
-        fn no_copy_does_harm(near in near(sound_copy()), contents in near(sound_copy()[12..].to_vec()), raw: Vec<u8>) {
+        fn no_copy_does_harm(near in near_any(sound::copies), raw: Vec<u8>) {
             copy(&near);
-            copy(&contents);
-            copy(&contents[..contents.len().saturating_sub(32)]);
             copy(&raw);
         }
 
         #[test]
-        fn no_record_does_harm(
-            network in near(sound_records()[0].clone()), sandbox in near(sound_records()[1].clone()), raw: Vec<u8>,
-        ) {
-            record(&network);
-            record(&sandbox);
+        fn no_record_does_harm(near in near_any(sound::records), raw: Vec<u8>) {
+            record(&near);
             record(&raw);
         }
     }
@@ -222,22 +204,29 @@ mod tests {
 
     #[test]
     fn what_the_doors_are_tried_with_passes_them() {
-        assert_eq!(entries(&sound_journal()).len(), 1);
-        let mirror = decode_copy(&sound_copy()).expect("a sound copy");
-        assert_eq!((mirror.revision, mirror.entries.len()), (9, 1));
-        let [network, sandbox] = sound_records();
-        assert_eq!(read_model(Network::PREFIX, &network).networks.len(), 1);
-        assert_eq!(read_model(Sandbox::PREFIX, &sandbox).sandboxes.len(), 1);
+        let [journal, body] = &sound::journals()[..] else { panic!("a journal and the body of an entry") };
+        assert_eq!((entries(journal).len(), entries(&sealed(body)).len()), (2, 1));
+        for copy in sound::copies() {
+            let mirror = decode_copy(&copy).or_else(|_| decode_copy(&framed_copy(&copy)));
+            assert_eq!(mirror.map(|mirror| mirror.revision), Ok(9));
+        }
+        assert!(sound::records().iter().all(|record| kinds_of(record) == 1), "each is of one kind");
         let directory = TempDir::new().expect("a directory");
         let sample = sample(directory.path());
         fs::write(StateFile::path_in(directory.path()), sample).expect("the state file can be written");
         assert_eq!(Redb::open(directory.path()).expect("a sound file").load().expect("load").revision, 9);
     }
 
-    fn read_model(prefix: &str, value: &[u8]) -> Model {
-        let put = Entry { key: format!("{prefix}/{ID}").into(), value: value.into(), revision: 1 };
-        let mut records = Records::default();
-        records.apply(&Batch { revision: 1, changes: vec![KeyChange::Put(put)] }).expect("a sound record");
-        records.model().clone()
+    /// As how many kinds it is believed.
+    fn kinds_of(record: &[u8]) -> usize {
+        let is = |key: String| {
+            let put = Entry { key: key.into(), value: record.into(), revision: 1 };
+            Records::default().apply(&Batch { revision: 1, changes: vec![KeyChange::Put(put)] }).is_ok()
+        };
+        let kinds =
+            [Network::PREFIX, Sandbox::PREFIX, Service::PREFIX, Findings::PREFIX, AddressPool::PREFIX];
+        let keys = kinds.map(|prefix| format!("{prefix}/{ID}"));
+        let address = format!("{}/{ID}/{ADDRESS}", PoolAddress::PREFIX);
+        keys.into_iter().chain([address]).filter(|key| is(key.clone())).count()
     }
 }

@@ -3,4 +3,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| netd_proxy::hostile::header(bytes));
+use netd_proxy::hostile::{header, headers};
+
+libfuzzer_sys::fuzz_target!(init: netd_seeds::plant(headers()), |bytes: &[u8]| header(bytes));

@@ -303,5 +303,11 @@ pub(crate) fn signed(key: &Key, body: &[u8]) -> Vec<u8> {
     header
 }
 
+/// What is between length and signature of a whole header: what [`signed`] makes the same header of.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn body(whole: &[u8]) -> &[u8] {
+    &whole[6..whole.len() - SIGNATURE]
+}
+
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use crate::plugin::host_local::resolv_conf;
 use crate::result::WayOut;
 use crate::spec::{Config, Dns, Node, hash};
 
-pub(super) struct Wanted {
+pub(in crate::plugin) struct Wanted {
     pub request: CreateNetwork,
     pub bridge: String,
     /// Beside the default routes.
@@ -22,7 +22,7 @@ pub(super) struct Wanted {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Route {
+pub(in crate::plugin) struct Route {
     pub destination: IpNetwork,
     /// Without one, the network's.
     pub gateway: Option<IpAddr>,
@@ -38,7 +38,7 @@ pub(super) const LABEL: &str = "cni.bridge";
 pub(super) const FINGERPRINT: &str = "cni.configuration";
 
 impl Wanted {
-    pub(super) fn read(config: &Config) -> Result<Self> {
+    pub(in crate::plugin) fn read(config: &Config) -> Result<Self> {
         let root = config.root();
         let Some(ipam) = root.member("ipam")?.filter(is_set) else {
             let details = "a container on a netd network has an address: give an ipam of type host-local";

@@ -13,7 +13,7 @@ use crate::error::{Code, Failure, Result};
 use crate::plugin::chain::{flag, is_set, text};
 use crate::spec::{Config, Dns, Environment, Node, Wishes};
 
-pub(super) struct Request {
+pub(crate) struct Request {
     pub socket: PathBuf,
     pub network: CreateNetwork,
     pub interface: LinkName,
@@ -27,7 +27,7 @@ pub(super) const LABEL: &str = "netavark.network";
 pub(super) const DOMAIN: &str = "dns.podman";
 
 impl Request {
-    pub(super) fn read(given: &Value) -> Result<Self> {
+    pub(crate) fn read(given: &Value) -> Result<Self> {
         let root = Node::root(given);
         let network = needed(&root, "network")?;
         let options = root.member("network_options")?;
@@ -54,7 +54,7 @@ impl Request {
 }
 
 /// The container as a CNI runtime would name it.
-pub(super) fn environment(given: &Value, netns: &str) -> Result<Environment> {
+pub(crate) fn environment(given: &Value, netns: &str) -> Result<Environment> {
     let root = Node::root(given);
     Ok(Environment {
         container: needed(&root, "container_id")?.text()?.to_owned(),
@@ -65,7 +65,7 @@ pub(super) fn environment(given: &Value, netns: &str) -> Result<Environment> {
 }
 
 /// The network as a CNI configuration would: the same container on the same network, by whatever way it came.
-pub(super) fn as_config(given: &Value) -> Result<Config> {
+pub(crate) fn as_config(given: &Value) -> Result<Config> {
     let name = needed(&needed(&Node::root(given), "network")?, "name")?.text()?;
     let config = json!({ "cniVersion": "1.1.0", "name": name, "network": name, "socket": socket(given)? });
     Config::read(config.to_string().as_bytes())

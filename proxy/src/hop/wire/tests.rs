@@ -63,6 +63,14 @@ fn the_longest_header_is_no_longer_than_that() {
 }
 
 #[test]
+fn what_fuzzing_begins_with_is_read() {
+    for header in hostile::headers() {
+        let is_read = |bytes: &[u8]| matches!(read(&key(), bytes), Heard::Header(..));
+        assert!(is_read(&header) || is_read(&signed(&key(), &header)), "{header:?}");
+    }
+}
+
+#[test]
 fn a_status_is_a_byte_and_an_unknown_one_a_failure() {
     for status in Status::ALL {
         assert_eq!(Status::from_byte(status.byte()), status);
