@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::model::{
-    Answer, Bandwidth, BigTcp, ClientAddress, DnsOptions, Driver, EastWest, Endpoint, Id, Mode, Network,
-    NetworkOptions, Protocol, Publish, PublishBy, Sandbox, Service, ServicePolicy, Subnet,
+    Answer, Availability, Bandwidth, BigTcp, ClientAddress, DnsOptions, Driver, EastWest, Endpoint,
+    EndpointState, Id, Member, Mode, Network, NetworkOptions, Node, Peer, Protocol, Publish, PublishBy,
+    Sandbox, Service, ServicePolicy, Subnet,
 };
 
 pub(crate) fn sandbox(name: &str) -> Sandbox {
@@ -129,5 +130,47 @@ pub(crate) fn publish(protocol: Protocol, address: &str, first: u16, target: u16
         ephemeral: false,
         by: PublishBy::Bind,
         client_address: ClientAddress::Host,
+    }
+}
+
+/// One that lives, with one address for everything.
+pub(crate) fn node(name: &str, address: impl Into<IpAddr>) -> Node {
+    let address = address.into();
+    Node {
+        name: name.into(),
+        vtep: address,
+        addresses: vec![address],
+        mesh: (address, 6383).into(),
+        vxlan_port: 4789,
+        version: "1".into(),
+        identity: name.into(),
+        since: SystemTime::UNIX_EPOCH,
+    }
+}
+
+pub(crate) fn member(name: &str, number: u16) -> Member {
+    let (name, availability, joined) = (name.into(), Availability::Active, SystemTime::UNIX_EPOCH);
+    Member { name, number, term: 0, availability, joined, place: None }
+}
+
+/// The endpoint of that node's sandbox, without addresses.
+pub(crate) fn peer(sandbox: &str, node: &str, network: &str) -> Peer {
+    Peer {
+        id: format!("{network}/endpoint-{sandbox}").into(),
+        endpoint: format!("endpoint-{sandbox}").into(),
+        network: network.into(),
+        node: node.into(),
+        sandbox: format!("id-{sandbox}").into(),
+        sandbox_name: sandbox.into(),
+        joined: SystemTime::UNIX_EPOCH,
+        mac: [2, 0, 0, 0, 0, 9],
+        v4: None,
+        v6: None,
+        names: vec![sandbox.into()],
+        service: None,
+        weight: 1,
+        state: EndpointState::Ready,
+        since: None,
+        why: None,
     }
 }

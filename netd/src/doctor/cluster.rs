@@ -85,23 +85,13 @@ fn twice_named(model: &Model) -> Option<Check> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::SystemTime;
 
     use super::*;
     use crate::model::Node;
+    use crate::testing;
 
     fn node(name: &str, address: [u8; 4]) -> Arc<Node> {
-        let address = IpAddr::from(address);
-        Arc::new(Node {
-            name: name.into(),
-            vtep: address,
-            addresses: vec![address],
-            mesh: (address, 6383).into(),
-            vxlan_port: 4789,
-            version: "1".into(),
-            identity: "i".into(),
-            since: SystemTime::UNIX_EPOCH,
-        })
+        Arc::new(testing::node(name, address))
     }
 
     #[test]

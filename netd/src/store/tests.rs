@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tempfile::TempDir;
 
@@ -13,9 +12,7 @@ use super::{
     Batch, Entry, Key, KeyChange, Record, RecordError, Records, Redb, Store, StoreError, Txn, encode,
     encode_lease, key_of, lease_key, left_key,
 };
-use crate::model::{
-    Availability, Change, Driver, EndpointState, Member, Network, Node, Peer, Sandbox, Scope,
-};
+use crate::model::{Availability, Change, Driver, Member, Network, Node, Peer, Sandbox, Scope};
 use crate::testing;
 
 /// A store whose directory goes with it.
@@ -360,44 +357,8 @@ fn a_record_that_became_unreadable_goes_on_as_it_was() {
 
 /// A node that lives, with an endpoint.
 fn alive(name: &str) -> (Member, Node, Peer) {
-    let address = [192, 0, 2, 1].into();
-    let member = Member {
-        name: name.into(),
-        number: 1,
-        term: 0,
-        availability: Availability::Active,
-        joined: SystemTime::UNIX_EPOCH,
-        place: None,
-    };
-    let node = Node {
-        name: name.into(),
-        vtep: address,
-        addresses: vec![address],
-        mesh: (address, 6383).into(),
-        vxlan_port: 4789,
-        version: "1".into(),
-        identity: name.into(),
-        since: SystemTime::UNIX_EPOCH,
-    };
-    let peer = Peer {
-        id: format!("net/of-{name}").into(),
-        endpoint: format!("of-{name}").into(),
-        network: "net".into(),
-        node: name.into(),
-        sandbox: "s".into(),
-        sandbox_name: "s".into(),
-        joined: SystemTime::UNIX_EPOCH,
-        mac: [2, 0, 0, 0, 0, 1],
-        v4: None,
-        v6: None,
-        names: Vec::new(),
-        service: None,
-        weight: 1,
-        state: EndpointState::Ready,
-        since: None,
-        why: None,
-    };
-    (member, node, peer)
+    let node = testing::node(name, [192, 0, 2, 1]);
+    (testing::member(name, 1), node, testing::peer(&format!("of-{name}"), name, "net"))
 }
 
 fn deleted(key: Key) -> KeyChange {

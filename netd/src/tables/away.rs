@@ -56,12 +56,12 @@ impl Away {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
     use std::time::SystemTime;
 
     use super::*;
-    use crate::model::{Availability, EndpointState, Member};
+    use crate::model::{Availability, Member};
     use crate::tables::{Known, Neighbours};
+    use crate::testing;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
@@ -118,38 +118,12 @@ mod tests {
     }
 
     fn node() -> Node {
-        let address = IpAddr::from([192, 0, 2, 1]);
-        Node {
-            name: "there".into(),
-            vtep: address,
-            addresses: vec![address],
-            mesh: (address, 6383).into(),
-            vxlan_port: 4789,
-            version: "1".into(),
-            identity: "".into(),
-            since: SystemTime::UNIX_EPOCH,
-        }
+        testing::node("there", [192, 0, 2, 1])
     }
 
     fn peer() -> Peer {
-        Peer {
-            id: "net/peer".into(),
-            endpoint: "peer".into(),
-            network: "net".into(),
-            node: "there".into(),
-            sandbox: "sandbox".into(),
-            sandbox_name: "s".into(),
-            joined: SystemTime::UNIX_EPOCH,
-            mac: MAC,
-            v4: Some([10, 0, 0, 9].into()),
-            v6: None,
-            names: Vec::new(),
-            service: None,
-            weight: 1,
-            state: EndpointState::Ready,
-            since: None,
-            why: None,
-        }
+        let id = "net/peer".into();
+        Peer { id, mac: MAC, v4: Some([10, 0, 0, 9].into()), ..testing::peer("s", "there", "net") }
     }
 
     #[test]

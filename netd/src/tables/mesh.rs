@@ -48,27 +48,10 @@ fn token(secret: &str) -> Option<Token> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
     use std::sync::Arc;
-    use std::time::SystemTime;
 
     use super::*;
-    use crate::model::Node;
-    use crate::testing::network;
-
-    fn node(name: &str, address: [u8; 4]) -> Arc<Node> {
-        let address = IpAddr::from(address);
-        Arc::new(Node {
-            name: name.into(),
-            vtep: address,
-            addresses: vec![address],
-            mesh: (address, 6383).into(),
-            vxlan_port: 4789,
-            version: "1".into(),
-            identity: "i".into(),
-            since: SystemTime::UNIX_EPOCH,
-        })
-    }
+    use crate::testing::{network, node};
 
     #[test]
     fn the_others_that_live_and_the_networks_that_are_ours_alone() {
@@ -77,7 +60,7 @@ mod tests {
         model.mesh_secret = Some("0a".repeat(32).into());
         assert_eq!(mesh(&model, None), None, "this node is nowhere yet");
         for (name, address) in [("a", [192, 0, 2, 1]), ("b", [192, 0, 2, 2])] {
-            model.nodes.insert(name.into(), node(name, address));
+            model.nodes.insert(name.into(), Arc::new(node(name, address)));
         }
         let app = network("app", &[("10.1.0.0/16", "10.1.0.1")]);
         model.networks.insert(app.id.clone(), Arc::new(app));

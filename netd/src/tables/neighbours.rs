@@ -172,40 +172,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{EndpointState, Node};
+    use crate::model::Node;
+    use crate::testing;
 
     fn node(number: u8, vtep: u8) -> Arc<Node> {
-        let vtep = IpAddr::from([192, 0, 2, vtep]);
-        Arc::new(Node {
-            name: format!("node{number}").into(),
-            vtep,
-            addresses: vec![vtep],
-            mesh: (vtep, 6383).into(),
-            vxlan_port: 4789,
-            identity: "".into(),
-            version: "0".into(),
-            since: SystemTime::UNIX_EPOCH,
-        })
+        Arc::new(testing::node(&format!("node{number}"), [192, 0, 2, vtep]))
     }
 
     fn peer(id: u8, network: u8, node: u8, address: u8, mac: u8, joined: u8) -> Arc<Peer> {
         Arc::new(Peer {
             id: format!("peer{id}").into(),
-            endpoint: format!("endpoint{id}").into(),
-            network: format!("net{network}").into(),
-            node: format!("node{node}").into(),
-            sandbox: format!("sandbox{id}").into(),
-            sandbox_name: format!("s{id}").into(),
             joined: SystemTime::UNIX_EPOCH + Duration::from_secs(joined.into()),
             mac: [2, 0, 0, 0, 0, mac],
             v4: Some(Ipv4Addr::new(10, 0, 0, address)),
-            v6: None,
-            names: Vec::new(),
-            service: None,
-            weight: 1,
-            state: EndpointState::Ready,
-            since: None,
-            why: None,
+            ..testing::peer(&format!("s{id}"), &format!("node{node}"), &format!("net{network}"))
         })
     }
 

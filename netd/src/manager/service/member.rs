@@ -233,49 +233,13 @@ pub(super) fn dismiss(world: &mut World, service: &Service) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
-    use crate::model::{Driver, Node, Peer, Protocol, ServicePublish};
+    use crate::model::{Driver, Protocol, ServicePublish};
     use crate::testing;
-
-    fn node(name: &str) -> Arc<Node> {
-        let address = IpAddr::from([192, 0, 2, 1]);
-        Arc::new(Node {
-            name: name.into(),
-            vtep: address,
-            addresses: vec![address],
-            mesh: (address, 6383).into(),
-            vxlan_port: 4789,
-            version: "1".into(),
-            identity: "".into(),
-            since: SystemTime::UNIX_EPOCH,
-        })
-    }
-
-    fn peer(network: &Id) -> Arc<Peer> {
-        Arc::new(Peer {
-            id: "peer".into(),
-            endpoint: "endpoint".into(),
-            network: Id::clone(network),
-            node: "b".into(),
-            sandbox: "sandbox".into(),
-            sandbox_name: "s".into(),
-            joined: SystemTime::UNIX_EPOCH,
-            mac: [2, 0, 0, 0, 0, 9],
-            v4: None,
-            v6: None,
-            names: Vec::new(),
-            service: None,
-            weight: 1,
-            state: EndpointState::Ready,
-            since: None,
-            why: None,
-        })
-    }
 
     #[test]
     fn others_are_waited_for_where_they_may_lead_somebody_here() {
+        let node = |name| Arc::new(testing::node(name, [192, 0, 2, 1]));
         let mut model = Model { here: "a".into(), ..Model::default() };
         let mut network = testing::network("app", &[]);
         network.driver = Driver::Overlay { vni: 4096 };
@@ -285,7 +249,7 @@ mod tests {
         assert!(!is_led_to_by_others(&service, &model), "there are none");
         model.nodes.insert("b".into(), node("b"));
         assert!(!is_led_to_by_others(&service, &model), "nobody there is on the network");
-        model.peers.insert("peer".into(), peer(&network.id));
+        model.peers.insert("peer".into(), Arc::new(testing::peer("s", "b", &network.id)));
         assert!(is_led_to_by_others(&service, &model));
         model.peers.remove("peer");
         service.publishes.push(ServicePublish {

@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::super::{
     Batch, Entry, Key, KeyChange, MESH_SECRET, Record, Records, Value, encode, key_of, left_key,
@@ -12,8 +11,7 @@ use super::ID;
 use crate::firewall;
 use crate::ipam::{Holder, Leases};
 use crate::model::{
-    Availability, Change, Driver, EndpointState, Id, Lease, LeaseHolder, Member, Model, Network, Node, Peer,
-    Place, Service,
+    Change, Driver, Id, Lease, LeaseHolder, Member, Model, Network, Node, Peer, Place, Service,
 };
 use crate::tables::{Neighbours, Projection, mesh};
 use crate::testing;
@@ -170,44 +168,24 @@ fn service(name: &str) -> Service {
 }
 
 fn node(name: &str) -> Node {
-    let vtep = IpAddr::from([192, 0, 2, name.len() as u8]);
-    Node {
-        name: name.into(),
-        vtep,
-        addresses: vec![vtep],
-        mesh: (vtep, 6383).into(),
-        vxlan_port: 4789,
-        version: "1".into(),
-        identity: name.into(),
-        since: SystemTime::UNIX_EPOCH,
-    }
+    testing::node(name, [192, 0, 2, name.len() as u8])
 }
 
 fn member(name: &str, number: u16) -> Member {
-    let (name, availability, joined) = (name.into(), Availability::Active, SystemTime::UNIX_EPOCH);
     let address = IpAddr::from([192, 0, 2, 7]);
     let place = Some(Place { addresses: vec![address], mesh: (address, 6383).into() });
-    Member { name, number, term: 0, availability, joined, place }
+    Member { place, ..testing::member(name, number) }
 }
 
 fn peer(endpoint: &str) -> Peer {
     Peer {
         id: format!("{NETWORK}/{endpoint}").into(),
         endpoint: endpoint.into(),
-        network: NETWORK.into(),
-        node: "there".into(),
-        sandbox: "id-db".into(),
-        sandbox_name: "db".into(),
-        joined: SystemTime::UNIX_EPOCH,
-        mac: [2, 0, 0, 0, 0, 9],
         v4: "10.9.0.3".parse().ok(),
         v6: "fd00::3".parse().ok(),
         names: vec!["db".into(), "store".into()],
         service: Some("id-shop".into()),
-        weight: 1,
-        state: EndpointState::Ready,
-        since: None,
-        why: None,
+        ..testing::peer("db", "there", NETWORK)
     }
 }
 

@@ -9,8 +9,8 @@ use netd_proxy::table::{BackendState, Change as Proxy, Place};
 use super::{Served, World, attached};
 use crate::model::{
     self, Answer, Availability, Driver, EndpointState, ExternalBackend, Finding, Findings, HealthCheck,
-    HealthProbe, Member, Membership, Network, Node, Peer, Protocol, PublishMode, Sandbox, Service,
-    ServicePort, ServicePublish,
+    HealthProbe, Member, Membership, Network, Peer, Protocol, PublishMode, Sandbox, Service, ServicePort,
+    ServicePublish,
 };
 use crate::tables::Change;
 use crate::testing;
@@ -40,43 +40,14 @@ fn serving(name: &str, service: &str, network: &str, address: &str, state: Endpo
 }
 
 fn peer(name: &str, node: &str, network: &str, address: &str, service: Option<&str>) -> Peer {
-    Peer {
-        id: format!("{network}/endpoint-{name}").into(),
-        endpoint: format!("endpoint-{name}").into(),
-        network: network.into(),
-        node: node.into(),
-        sandbox: format!("id-{name}").into(),
-        sandbox_name: name.into(),
-        joined: SystemTime::UNIX_EPOCH,
-        mac: [2, 0, 0, 0, 0, 9],
-        v4: address.parse().ok(),
-        v6: None,
-        names: vec![name.into()],
-        service: service.map(Into::into),
-        weight: 1,
-        state: EndpointState::Ready,
-        since: None,
-        why: None,
-    }
+    let (v4, service) = (address.parse().ok(), service.map(Into::into));
+    Peer { v4, service, ..testing::peer(name, node, network) }
 }
 
 fn check() -> HealthCheck {
     let second = Duration::from_secs(1);
     let probe = HealthProbe::Tcp { port: Some(80) };
     HealthCheck { probe, interval: second, timeout: second, rise: 1, fall: 1 }
-}
-
-fn node(name: &str) -> Node {
-    Node {
-        name: name.into(),
-        vtep: "192.0.2.1".parse().expect("an address"),
-        addresses: Vec::new(),
-        mesh: "192.0.2.1:6383".parse().expect("an address"),
-        vxlan_port: 4789,
-        version: "1".into(),
-        identity: "1".into(),
-        since: SystemTime::UNIX_EPOCH,
-    }
 }
 
 fn overlay(name: &str) -> Network {
@@ -107,7 +78,10 @@ impl World {
     }
 
     fn tell_of_node(&mut self, name: &str, lives: bool) {
-        let (before, after) = (self.model.nodes.get(name).cloned(), lives.then(|| Arc::new(node(name))));
+        let (before, after) = (
+            self.model.nodes.get(name).cloned(),
+            lives.then(|| Arc::new(testing::node(name, [192, 0, 2, 1]))),
+        );
         match &after {
             Some(node) => self.model.nodes.insert(name.into(), Arc::clone(node)),
             None => self.model.nodes.remove(name),
@@ -116,9 +90,7 @@ impl World {
     }
 
     fn tell_of_member(&mut self, name: &str, availability: Availability) {
-        let joined = SystemTime::UNIX_EPOCH;
-        let member =
-            Arc::new(Member { name: name.into(), number: 1, availability, joined, term: 1, place: None });
+        let member = Arc::new(Member { availability, ..testing::member(name, 1) });
         let before = self.model.members.insert(name.into(), Arc::clone(&member));
         self.tell(&model::Change::Member { before, after: Some(member) });
     }

@@ -1,25 +1,15 @@
 //! Packets for the tunnels and the mesh that no node has sent: from a host on the same wire, from a sandbox, from this
 //! host itself.
 
-use std::time::SystemTime;
-
 use netd_sys::nft::Nft;
 
 use super::*;
 use crate::firewall::{self, Ends};
 use crate::model;
+use crate::testing;
 
 fn node(number: u8) -> model::Node {
-    model::Node {
-        name: format!("n{number}").into(),
-        identity: "".into(),
-        vtep: vtep(number),
-        addresses: vec![vtep(number)],
-        mesh: (vtep(number), 6383).into(),
-        vxlan_port: 4789,
-        version: "0".into(),
-        since: SystemTime::UNIX_EPOCH,
-    }
+    testing::node(&format!("n{number}"), vtep(number))
 }
 
 /// The firewall of a node that knows of these.
