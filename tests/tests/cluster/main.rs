@@ -11,6 +11,7 @@ mod overlay;
 mod pages;
 mod partitions;
 mod ports;
+mod removal;
 mod stage;
 mod store;
 mod straight;

@@ -80,17 +80,28 @@ impl Books {
         Err(ApiError::conflict(detail).remedy("try again in a moment").into())
     }
 
-    /// Removes a network that nothing is on, on any node. It is closed first: after that nobody gets an address, and
-    /// whoever has got one before is known here.
+    /// Has nobody get an address on the network from now on, and knows who has got one before. That ends with this node,
+    /// should it end here: what says so is bound to its life, and what of it is left when it is back is settled away.
+    pub(super) fn close_network(&mut self, network: &Network) -> Result<()> {
+        let closing = closing(network);
+        let here = self.model().here.as_bytes().to_vec();
+        let close = self.as_member()?.and(self.revise(Scope::Shared, &closing)).put(closing, here);
+        let closed = self.commit_shared(&close)?;
+        if self.records.revision(Scope::Shared) < closed {
+            let detail = "what other nodes have done on it is not known here yet";
+            return Err(ApiError::unavailable(detail).remedy("try again in a moment").into());
+        }
+        Ok(())
+    }
+
+    /// Removes a network that nothing is on, on any node. Whether that is so is looked at when it is closed; it goes only
+    /// if it was closed all the time since.
     pub(crate) fn remove_shared_network(&mut self, network: &Network) -> Result<()> {
+        self.close_network(network)?;
         let closing = closing(network);
         let key = key_of::<Network>(&network.id);
-        let here = self.model().here.as_bytes().to_vec();
-        let close =
-            self.as_member()?.and(self.revise(Scope::Shared, &closing)).put(Arc::clone(&closing), here);
-        self.commit_shared(&close)?;
         let users = self.users(network);
-        let txn = self.revise(Scope::Shared, &closing).delete(Arc::clone(&closing));
+        let txn = self.revise(Scope::Shared, &closing).delete(closing);
         if users.is_empty() {
             let txn = txn.and(self.revise(Scope::Shared, &key)).delete(key);
             return Ok(self.commit_shared(&txn).map(|_| ())?);

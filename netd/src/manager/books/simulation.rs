@@ -204,10 +204,20 @@ impl World {
 
     fn remove_network(&mut self, host: usize) {
         let pick = self.random.random::<u32>() as usize;
+        let crashes = self.one_in(3);
         let Some(books) = &mut self.hosts[host].books else { return };
         let networks: Vec<Arc<Network>> = books.model().networks.values().cloned().collect();
-        if !networks.is_empty() {
-            let _ = books.remove_shared_network(&networks[pick % networks.len()]);
+        if networks.is_empty() {
+            return;
+        }
+        let network = &networks[pick % networks.len()];
+        match crashes {
+            // Between its two commits.
+            true => {
+                let _ = books.close_network(network);
+                self.hosts[host].books = None;
+            }
+            false => drop(books.remove_shared_network(network)),
         }
     }
 
@@ -285,6 +295,11 @@ impl World {
                 assert_ne!(one.subnets[0].subnet, other.subnets[0].subnet);
             }
         }
+        let there: BTreeSet<&str> = networks.iter().map(|network| &*network.id).collect();
+        for key in self.records::<Peer>().into_keys().chain(self.records::<Lease>().into_keys()) {
+            let network = key.split('/').nth(1).expect("a network");
+            assert!(there.contains(network), "{key} is on a network that is gone");
+        }
         self.check_services();
         let members: Vec<Member> = self.records().into_values().collect();
         let numbers: BTreeSet<u16> = members.iter().map(|member| member.number).collect();
@@ -314,6 +329,8 @@ impl World {
 
     fn check_at_rest(&self) {
         self.check();
+        let closed = self.sea.entries().into_iter().find(|entry| entry.key.starts_with("closing/"));
+        assert!(closed.is_none(), "nobody removes it any more: {closed:?}");
         let (peers, leases) = (self.records::<Peer>(), self.records::<Lease>());
         let nodes: BTreeMap<_, Node> = self.records();
         for host in &self.hosts {
@@ -357,16 +374,10 @@ impl Host {
     }
 
     fn node(&self) -> Node {
-        let address: IpAddr = [192, 0, 2, 1].into();
         Node {
-            name: Arc::clone(&self.name),
-            vtep: address,
-            addresses: vec![address],
-            mesh: (address, 6383).into(),
-            vxlan_port: 4789,
-            version: "1".into(),
             identity: format!("of {}", self.name).into(),
             since: SystemTime::UNIX_EPOCH + Duration::from_secs(self.starts),
+            ..testing::node(&self.name, [192, 0, 2, 1])
         }
     }
 
