@@ -29,6 +29,7 @@ use crate::store::{
     StoreError, Txn, Watch,
 };
 pub(crate) use claim::Assigned;
+use cluster::Suspects;
 pub(crate) use cluster::{Cluster, Standing, Untold};
 pub(crate) use member::{name_taken, out_of_reach};
 
@@ -156,7 +157,8 @@ impl Books {
         let revision = self.local.commit(txn)?;
         // What was claimed for a record stands in it now, or is nobody's.
         if let Some(cluster) = &mut self.cluster {
-            cluster.claimed.clear();
+            let claimed = std::mem::take(&mut cluster.claimed);
+            claimed.into_iter().for_each(|key| cluster.suspect(key));
         }
         self.take_in();
         Ok(revision)
@@ -266,8 +268,7 @@ impl Books {
     }
 
     fn note_shared(&mut self, batch: &Batch) {
-        let concerns_us = |change: &KeyChange| self.records.own().contains_key(change.key());
-        let was_ours = batch.changes.iter().any(concerns_us);
+        let mut ours = self.own_among(batch);
         let whole = self.cluster.as_mut().is_some_and(|cluster| std::mem::take(&mut cluster.whole));
         let doubts = self.cluster.as_mut().is_some_and(|cluster| cluster.doubts(Instant::now()));
         let changes = match whole {
@@ -277,7 +278,7 @@ impl Books {
         // An address that is taken, or what this node has told itself, is in nobody's table: nobody is woken for it.
         let is_silent = changes.is_empty() && !whole && !is_secret(batch);
         self.turns += u64::from(!is_silent);
-        let is_ours = batch.changes.iter().any(|change| self.records.own().contains_key(change.key()));
+        ours.extend(self.own_among(batch));
         self.follow_networks(&changes);
         if whole {
             self.rebuild_leases();
@@ -286,13 +287,23 @@ impl Books {
         }
         if let Some(cluster) = &mut self.cluster {
             cluster.taken_in(batch.revision, self.records.revision(Scope::Local) + self.turns);
-            if was_ours || is_ours || whole {
-                cluster.unsettled = true;
+            cluster.unsettled |= whole || !ours.is_empty();
+            ours.into_iter().for_each(|key| cluster.suspect(key));
+            if whole {
+                cluster.suspects = Suspects::All;
             }
         }
         if !is_silent {
             self.note(changes);
         }
+    }
+
+    /// Keys of the batch that are this node's, or that it wants and others hold.
+    fn own_among(&self, batch: &Batch) -> Vec<Key> {
+        let Some(cluster) = &self.cluster else { return Vec::new() };
+        let concerns_us =
+            |key: &&Key| self.records.own().contains_key(*key) || cluster.disputed.contains_key(*key);
+        batch.changes.iter().map(KeyChange::key).filter(concerns_us).cloned().collect()
     }
 
     /// Nodes that were not back in time are gone.

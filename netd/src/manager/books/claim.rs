@@ -75,6 +75,7 @@ impl Books {
         let key = lease_key(&network.id, address);
         if let Some(cluster) = &mut self.cluster {
             cluster.claimed.remove(&key);
+            cluster.suspect(Arc::clone(&key));
             cluster.unsettled = true;
         }
         // What the watch has told stays until the watch tells that it is gone.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::own::Wanted;
+use super::own::{self, Wanted};
 use crate::bus::monotonic_ns;
-use crate::model::{Availability, Change, Id, Member, Model, Network, Node, Sandbox, Scope};
+use crate::model::{Availability, Change, Id, Member, Model, Node, Sandbox, SandboxKey, Scope};
 use crate::store::{
-    Asked, Batch, CommitError, Condition, Key, Revision, SharedStore, StoreError, Txn, Watch,
+    Asked, Batch, CommitError, Condition, Key, Revision, SharedStore, StoreError, Txn, Watch, key_of,
 };
 
 /// Revisions that were written or served, and of which nobody has been told yet.
@@ -43,6 +43,7 @@ pub(crate) struct Cluster {
     pub(super) stale: Stale,
     /// What is there may not be what is wanted.
     pub(super) unsettled: bool,
+    pub(super) suspects: Suspects,
     /// A removed node may have left something.
     pub(super) sweeps: bool,
     /// The life of the store's in which all that is there was written.
@@ -66,6 +67,13 @@ pub(crate) struct Untold {
     pub written: Vec<(Revision, u64)>,
     /// What was taken in, and with which revision of the tables.
     pub taken_in: Vec<(Revision, u64)>,
+}
+
+/// Keys that may lead to something else than is wanted, or to what is not wanted: all others were looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Suspects {
+    All,
+    Of(BTreeSet<Key>),
 }
 
 /// What of the wanted has to be made anew.
@@ -93,6 +101,7 @@ impl Cluster {
             wanted: Wanted::new(),
             stale: Stale::All,
             unsettled: true,
+            suspects: Suspects::All,
             sweeps: true,
             bound: 0,
             disputed: BTreeMap::new(),
@@ -177,12 +186,6 @@ impl Cluster {
                 Change::Sandbox { before, after } => {
                     self.follow_sandbox(before.as_ref(), after.as_ref(), model);
                 }
-                Change::Network { before, after } => {
-                    let of_all = |network: &Arc<Network>| network.scope() == Scope::Shared;
-                    if before.as_ref().or(after.as_ref()).is_some_and(of_all) {
-                        self.want_all();
-                    }
-                }
                 Change::Member { before, after } => {
                     (self.sweeps, self.unsettled) = (true, true);
                     if before.as_ref().or(after.as_ref()).is_some_and(|member| member.name == model.here) {
@@ -196,13 +199,39 @@ impl Cluster {
                         (self.sweeps, self.unsettled) = (true, true);
                     }
                     if before.as_ref().or(after.as_ref()).is_some_and(|node| node.name == model.here) {
+                        self.suspect(key_of::<Node>(&model.here));
                         self.unsettled = true;
                     }
                 }
-                // An endpoint is told as a backend of services that are there.
-                Change::Service { before: None, .. } | Change::Service { after: None, .. } => self.want_all(),
-                Change::Service { .. } | Change::Peer { .. } | Change::Findings { .. } => {}
+                Change::Network { .. }
+                | Change::Service { .. }
+                | Change::Peer { .. }
+                | Change::Findings { .. } => {}
             }
+        }
+        // Behind the sandboxes' own changes, which know what was before.
+        for change in changes {
+            let key = match change {
+                Change::Network { before: None, after: Some(one) }
+                | Change::Network { before: Some(one), after: None } => SandboxKey::On(Id::clone(&one.id)),
+                // An endpoint is told as a backend of services that are there.
+                Change::Service { before: None, after: Some(one) }
+                | Change::Service { before: Some(one), after: None } => {
+                    SandboxKey::Serves(Id::clone(&one.id))
+                }
+                _ => continue,
+            };
+            model
+                .sandboxes
+                .by(&key)
+                .for_each(|sandbox| self.follow_sandbox(Some(sandbox), Some(sandbox), model));
+        }
+    }
+
+    /// The key is to be looked at by the next settle, whenever that is.
+    pub(super) fn suspect(&mut self, key: Key) {
+        if let Suspects::Of(keys) = &mut self.suspects {
+            keys.insert(key);
         }
     }
 
@@ -215,7 +244,7 @@ impl Cluster {
     }
 
     pub(super) fn want_all(&mut self) {
-        (self.stale, self.unsettled) = (Stale::All, true);
+        (self.stale, self.suspects, self.unsettled) = (Stale::All, Suspects::All, true);
     }
 
     fn follow_sandbox(&mut self, before: Option<&Arc<Sandbox>>, after: Option<&Arc<Sandbox>>, model: &Model) {
@@ -228,6 +257,8 @@ impl Cluster {
         }
         let Some(id) = before.or(after).map(|sandbox| Arc::clone(&sandbox.id)) else { return };
         self.unsettled = true;
+        let keys = [before, after].into_iter().flatten().flat_map(|sandbox| own::keys(sandbox));
+        keys.for_each(|key| self.suspect(key));
         if let Stale::Of(sandboxes) = &mut self.stale {
             // What the first of several changes found is what is wanted now.
             sandboxes.entry(id).or_insert_with(|| before.cloned());

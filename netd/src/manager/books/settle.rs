@@ -2,12 +2,12 @@
 //! change just made, a crash between two commits, a lost lease, a node that comes back. What is there and not wanted
 //! goes, addresses of sandboxes that are no more among it; what is wanted and held by another node is told, not taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::Books;
-use super::cluster::{Stale, Standing};
+use super::cluster::{Cluster, Stale, Standing, Suspects};
 use super::own::{self, Want};
 use crate::model::{Member, Model, Scope};
 use crate::store::{CommitError, Key, LIVING, RecordError, Revision, Txn, Value, key_of};
@@ -33,6 +33,13 @@ pub(crate) enum Unsettled {
 /// One key that is not as it is wanted: what is to be there, and what is.
 type Difference = (Key, Option<Value>, Option<Revision>);
 
+struct Differing {
+    put: Vec<Difference>,
+    gone: Vec<Difference>,
+    /// Of the wanted what another node holds, with who.
+    disputed: BTreeMap<Key, String>,
+}
+
 impl Books {
     /// Whether something is owed that could be done now.
     pub(crate) fn is_unsettled(&self) -> bool {
@@ -56,9 +63,8 @@ impl Books {
             let differences = self.differences(rewrite);
             match self.write(&differences) {
                 Ok(true) if differences.is_empty() => {
-                    self.sweep()?;
                     self.note_settled();
-                    return Ok(());
+                    return self.sweep().map_err(|error| self.still_owes(error));
                 }
                 Ok(true) => self.note_bound(life),
                 Ok(false) | Err(CommitError::Conflict { .. }) => {}
@@ -71,8 +77,16 @@ impl Books {
     fn note_settled(&mut self) {
         if let Some(cluster) = &mut self.cluster {
             cluster.unsettled = false;
+            cluster.suspects = Suspects::Of(BTreeSet::new());
             cluster.settled = Some(Instant::now());
         }
+    }
+
+    fn still_owes(&mut self, error: CommitError) -> Unsettled {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.unsettled = true;
+        }
+        error.into()
     }
 
     fn note_bound(&mut self, life: u64) {
@@ -104,11 +118,14 @@ impl Books {
         if cluster.standing != Standing::Member {
             // Who is no member has nothing there.
             cluster.wanted.clear();
-            cluster.stale = Stale::All;
+            (cluster.stale, cluster.suspects) = (Stale::All, Suspects::All);
             return Ok(());
         }
         match &cluster.stale {
-            Stale::All => cluster.wanted = own::all(model, &cluster.node)?,
+            Stale::All => {
+                cluster.wanted = own::all(model, &cluster.node)?;
+                cluster.suspects = Suspects::All;
+            }
             Stale::Of(sandboxes) => {
                 for (id, before) in sandboxes {
                     for key in before.iter().flat_map(|before| own::keys(before)) {
@@ -124,17 +141,39 @@ impl Books {
         Ok(())
     }
 
-    /// What differs, and what of the wanted another node holds. In a new life of this node's, what is bound to its life
-    /// is written again as it is.
+    /// What differs. Only what is suspect is looked at, unless another node holds something of the wanted, or this node has
+    /// a new life: what is bound to its life is written again then as it is.
     fn differences(&mut self, rewrite: bool) -> Vec<Difference> {
+        let Some(cluster) = &self.cluster else { return Vec::new() };
+        let found = match &cluster.suspects {
+            Suspects::Of(keys) if !rewrite && cluster.disputed.is_empty() => {
+                Some(self.differing(cluster, keys.iter().collect(), rewrite))
+            }
+            Suspects::Of(_) | Suspects::All => None,
+        };
+        // What needs an address that is another's is not there to be found among the suspects.
+        let Differing { put, gone, disputed } = match found.filter(|found| found.disputed.is_empty()) {
+            Some(found) => found,
+            None => self.differing(cluster, self.all_keys(cluster), rewrite),
+        };
+        if let Some(cluster) = &mut self.cluster {
+            cluster.dispute(disputed);
+        }
+        put.into_iter().chain(gone).collect()
+    }
+
+    fn all_keys<'a>(&'a self, cluster: &'a Cluster) -> BTreeSet<&'a Key> {
+        cluster.wanted.keys().chain(self.records.own().keys()).collect()
+    }
+
+    /// Of these keys.
+    fn differing(&self, cluster: &Cluster, keys: BTreeSet<&Key>, rewrite: bool) -> Differing {
         let own = self.records.own();
         let known = |key: &Key| self.records.revision_of(Scope::Shared, key);
-        let Some(cluster) = &self.cluster else { return Vec::new() };
-        let others = |key: &&Key| !own.contains_key(*key) && known(key).is_some();
-        let disputed: BTreeMap<Key, String> = cluster
-            .wanted
-            .keys()
-            .filter(others)
+        let others = |key: &Key| !own.contains_key(key) && known(key).is_some();
+        let disputed: BTreeMap<Key, String> = keys
+            .iter()
+            .filter(|key| cluster.wanted.contains_key(**key) && others(key))
             .map(|key| (Arc::clone(key), holder(key, self.model())))
             .collect();
         let is_ours = |key: &Key, want: &Want| {
@@ -144,21 +183,19 @@ impl Books {
             let lives = LIVING.iter().any(|prefix| key.starts_with(prefix));
             !(rewrite && lives) && own.get(key).is_some_and(|entry| entry.value == want.value)
         };
-        let mut differences: Vec<Difference> = cluster
-            .wanted
-            .iter()
-            .filter(|(key, want)| is_ours(key, want) && !is_there(key, want))
-            .map(|(key, want)| (Arc::clone(key), Some(Arc::clone(&want.value)), known(key)))
-            .collect();
-        let is_wanted = |key: &Key| {
-            cluster.claimed.contains(key) || cluster.wanted.get(key).is_some_and(|want| is_ours(key, want))
-        };
-        let surplus = own.iter().filter(|(key, _)| !is_wanted(key));
-        differences.extend(surplus.map(|(key, entry)| (Arc::clone(key), None, Some(entry.revision))));
-        if let Some(cluster) = &mut self.cluster {
-            cluster.dispute(disputed);
+        let (mut put, mut gone) = (Vec::new(), Vec::new());
+        for key in keys {
+            let want = cluster.wanted.get(key).filter(|want| is_ours(key, want));
+            match (want, own.get(key)) {
+                (Some(want), _) if is_there(key, want) => {}
+                (Some(want), _) => put.push((Arc::clone(key), Some(Arc::clone(&want.value)), known(key))),
+                (None, Some(entry)) if !cluster.claimed.contains(key) => {
+                    gone.push((Arc::clone(key), None, Some(entry.revision)));
+                }
+                (None, _) => {}
+            }
         }
-        differences
+        Differing { put, gone, disputed }
     }
 
     /// Whether all of it was written: not after this node has ceased to be a member.

@@ -2,11 +2,11 @@
 //! nodes cut off, leases that end, answers that are lost, nodes removed and asked back. What a seed does is done again by
 //! the same seed: `NETD_SEED=17 cargo test -p netd simulation`.
 
+mod checks;
 mod services;
 mod silence;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,12 +14,13 @@ use netd_api::Code;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::Books;
 use super::cluster::{Cluster, Standing};
-use super::{Books, own};
 use crate::error::Fault;
 use crate::ipam::{Family, Holder};
 use crate::model::{
-    Availability, Driver, Id, Lease, LeaseHolder, Member, Network, Node, Peer, Sandbox, Scope,
+    Availability, Driver, EndpointState, Id, LeaseHolder, Member, Membership, Network, Node, Sandbox, Scope,
+    ServiceKey,
 };
 use crate::store::simulated::Sea;
 use crate::store::{Record, Txn, encode, key_of};
@@ -163,6 +164,15 @@ impl World {
         let mut endpoint = testing::endpoint(&network.id, &[(address, prefix)]);
         endpoint.id = format!("e{}", self.made).into();
         sandbox.endpoints.push(endpoint);
+        let Some(books) = &self.hosts[host].books else { return };
+        let service = books.model().services.by(&ServiceKey::On(Arc::clone(&network.id))).next();
+        sandbox.service = service.filter(|_| pick.is_multiple_of(3)).map(|service| Membership {
+            service: Arc::clone(&service.id),
+            weight: 1,
+            state: EndpointState::Ready,
+            since: None,
+            why: None,
+        });
         self.write(host, &sandbox, true);
     }
 
@@ -257,55 +267,6 @@ impl World {
             .collect()
     }
 
-    /// Addresses that a process of a member may be serving, with whose they are. Who was removed and has not heard of it
-    /// is heard by nobody.
-    fn serving(&self) -> Vec<(Id, IpAddr, Id)> {
-        let mut serving = Vec::new();
-        for host in &self.hosts {
-            let Some(member) = self.member(host) else { continue };
-            let term = host.term();
-            if member.availability == Availability::Removed || term.is_some_and(|term| term != member.term) {
-                continue;
-            }
-            for sandbox in host.sandboxes() {
-                for endpoint in &sandbox.endpoints {
-                    let network = &endpoint.network;
-                    let own = endpoint
-                        .addresses()
-                        .map(|address| (Arc::clone(network), address, Arc::clone(&host.name)));
-                    serving.extend(own);
-                }
-            }
-        }
-        serving
-    }
-
-    fn check(&self) {
-        let mut seen = BTreeMap::new();
-        for (network, address, node) in self.serving() {
-            if let Some(other) = seen.insert((Arc::clone(&network), address), Arc::clone(&node)) {
-                panic!("{address} of {network} is on {other} and on {node}");
-            }
-        }
-        let networks: Vec<Network> = self.records().into_values().collect();
-        for (index, one) in networks.iter().enumerate() {
-            for other in &networks[index + 1..] {
-                assert_ne!(one.name, other.name);
-                assert_ne!(one.driver, other.driver);
-                assert_ne!(one.subnets[0].subnet, other.subnets[0].subnet);
-            }
-        }
-        let there: BTreeSet<&str> = networks.iter().map(|network| &*network.id).collect();
-        for key in self.records::<Peer>().into_keys().chain(self.records::<Lease>().into_keys()) {
-            let network = key.split('/').nth(1).expect("a network");
-            assert!(there.contains(network), "{key} is on a network that is gone");
-        }
-        self.check_services();
-        let members: Vec<Member> = self.records().into_values().collect();
-        let numbers: BTreeSet<u16> = members.iter().map(|member| member.number).collect();
-        assert_eq!(numbers.len(), members.len());
-    }
-
     /// All that is not lost comes back, and has as long as it takes.
     fn come_to_rest(&mut self) {
         for host in 0..NODES {
@@ -324,43 +285,6 @@ impl World {
         for host in &self.hosts {
             let Some(books) = &host.books else { continue };
             assert!(!books.is_unsettled() || host.standing() != Standing::Member, "{} is settled", host.name);
-        }
-    }
-
-    fn check_at_rest(&self) {
-        self.check();
-        let closed = self.sea.entries().into_iter().find(|entry| entry.key.starts_with("closing/"));
-        assert!(closed.is_none(), "nobody removes it any more: {closed:?}");
-        let (peers, leases) = (self.records::<Peer>(), self.records::<Lease>());
-        let nodes: BTreeMap<_, Node> = self.records();
-        for host in &self.hosts {
-            let is_member = host.standing() == Standing::Member;
-            let has = |key: &str| peers.get(key).is_some_and(|peer| peer.node == host.name);
-            let mine: BTreeSet<_> = peers.keys().filter(|key| has(key)).cloned().collect();
-            let held: BTreeSet<_> = leases
-                .iter()
-                .filter(|(_, lease)| lease.node == host.name && lease.is_of_sandbox())
-                .map(|(key, _)| key)
-                .collect();
-            assert_eq!(nodes.contains_key(&key_of::<Node>(&host.name)), is_member, "{}", host.name);
-            if !is_member {
-                assert!(mine.is_empty(), "{} is gone, and {mine:?} are there", host.name);
-                let removed =
-                    self.member(host).is_some_and(|member| member.availability == Availability::Removed);
-                assert!(!removed || held.is_empty(), "{} is removed, and {held:?} are held", host.name);
-                continue;
-            }
-            let wanted: BTreeSet<_> =
-                host.sandboxes().iter().flat_map(|sandbox| own::keys(sandbox).collect::<Vec<_>>()).collect();
-            let there: BTreeSet<_> = mine.iter().chain(held).cloned().collect();
-            assert_eq!(there, wanted, "of {}", host.name);
-            let books = host.books.as_ref().expect("it runs");
-            let known: BTreeSet<_> =
-                books.model().peers.values().map(|peer| key_of::<Peer>(&peer.id)).collect();
-            let others: BTreeSet<_> = peers.keys().filter(|key| !has(key)).cloned().collect();
-            assert_eq!(known, others, "what {} knows of others", host.name);
-            assert_eq!(books.model().leases.values().map(BTreeMap::len).sum::<usize>(), leases.len());
-            assert_eq!(books.cluster.as_ref().expect("a cluster").disputed().next(), None);
         }
     }
 }
