@@ -286,7 +286,7 @@ mod tests {
             };
             let endpoints = vec![testing::endpoint_at(&network.id, &["10.0.0.2"])];
             let sandbox = Sandbox { service: Some(membership), endpoints, ..testing::sandbox("web1") };
-            super::departs(&model, &sandbox).map(|(departure, _)| departure).expect("it serves")
+            departs(&model, &sandbox).map(|(departure, _)| departure).expect("it serves")
         };
         let fresh = departs(EndpointState::Ready, 1000);
         assert_eq!((fresh.limit, fresh.last, fresh.leaves), (Duration::from_secs(60), LAST, false));
