@@ -276,7 +276,7 @@ mod tests {
         };
         model.networks.insert(Id::clone(&network.id), Arc::new(network.clone()));
         model.services.insert(Id::clone(&service.id), Arc::new(service.clone()));
-        let departs = |state, seconds| {
+        let going = |state, seconds| {
             let membership = Membership {
                 service: Id::clone(&service.id),
                 weight: 1,
@@ -288,12 +288,12 @@ mod tests {
             let sandbox = Sandbox { service: Some(membership), endpoints, ..testing::sandbox("web1") };
             departs(&model, &sandbox).map(|(departure, _)| departure).expect("it serves")
         };
-        let fresh = departs(EndpointState::Ready, 1000);
+        let fresh = going(EndpointState::Ready, 1000);
         assert_eq!((fresh.limit, fresh.last, fresh.leaves), (Duration::from_secs(60), LAST, false));
-        let begun = departs(EndpointState::Draining, 20);
+        let begun = going(EndpointState::Draining, 20);
         assert!(begun.limit <= Duration::from_secs(40) && begun.limit > Duration::from_secs(30));
-        let late = departs(EndpointState::Draining, 1000);
+        let late = going(EndpointState::Draining, 1000);
         assert_eq!((late.limit, late.last), (LAST, LAST / 2));
-        assert!(departs(EndpointState::Leaving, 1).leaves);
+        assert!(going(EndpointState::Leaving, 1).leaves);
     }
 }
