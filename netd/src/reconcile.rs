@@ -103,6 +103,7 @@ impl Reconcile {
         let was_open = self.steering.is_open();
         let vips = VipChange::of(changes, model);
         self.follow_vips(&vips);
+        let guarded = self.follow_guard(changes, model);
         // Before the first data plane is there, nobody knows which sockets one that runs already holds.
         if self.session.is_some() {
             self.open_missing(model, &steps);
@@ -133,8 +134,8 @@ impl Reconcile {
         self.lead(&moves, is_written, model);
         self.refuse(&vacant, is_written, model);
         self.close_resolvers(&dropped, changes);
-        if !is_of_firewall {
-            self.follow_guard(changes, model);
+        if !is_whole {
+            self.move_guard(&guarded, model);
         }
         for change in changes {
             if let model::Change::Sandbox { after: Some(sandbox), .. } = change {

@@ -25,6 +25,33 @@ impl Beyond {
         self.coming.values().for_each(|coming| all.join(coming.without(&all)));
         all
     }
+
+    /// Who comes into the table and who goes from it with these changes. What was a sandbox's until now goes with a later
+    /// one, or by [`Reconcile::disown_gone`].
+    fn follow(&mut self, changes: &[model::Change], model: &Model) -> Moves {
+        let (mut before, mut after) = (Elements::default(), Elements::default());
+        let mut known = Elements::default();
+        for change in changes {
+            if let model::Change::Sandbox { before: was, after: is } = change {
+                was.iter().for_each(|sandbox| before.add(sandbox, model));
+                is.iter().for_each(|sandbox| after.add(sandbox, model));
+                let endpoints = was.iter().chain(is).flat_map(|sandbox| &sandbox.endpoints);
+                let vouched = endpoints.filter_map(|endpoint| self.coming.remove(&endpoint.id));
+                vouched.for_each(|elements| known.join(elements));
+            }
+        }
+        let come = after.without(&before).without(&known);
+        // Of earlier changes: whoever made them has had the time to take the ports away.
+        let gone = std::mem::replace(&mut self.leaving, before.without(&after)).without(&after);
+        Moves { come, gone }
+    }
+}
+
+/// To be carried out by elements, unless the table is written whole.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Moves {
+    come: Elements,
+    gone: Elements,
 }
 
 impl Reconcile {
@@ -51,23 +78,13 @@ impl Reconcile {
         self.change_guard(&Elements::default(), &gone, model);
     }
 
-    /// Before a sandbox's commit is answered. What was its is left to [`Self::disown_gone`].
-    pub(super) fn follow_guard(&mut self, changes: &[model::Change], model: &Model) {
-        let (mut before, mut after) = (Elements::default(), Elements::default());
-        let mut known = Elements::default();
-        for change in changes {
-            if let model::Change::Sandbox { before: was, after: is } = change {
-                was.iter().for_each(|sandbox| before.add(sandbox, model));
-                is.iter().for_each(|sandbox| after.add(sandbox, model));
-                let endpoints = was.iter().chain(is).flat_map(|sandbox| &sandbox.endpoints);
-                let vouched = endpoints.filter_map(|endpoint| self.beyond.coming.remove(&endpoint.id));
-                vouched.for_each(|elements| known.join(elements));
-            }
-        }
-        let come = after.without(&before).without(&known);
-        // Of earlier changes: whoever made them has had the time to take the ports away.
-        let gone = std::mem::replace(&mut self.beyond.leaving, before.without(&after)).without(&after);
-        self.change_guard(&come, &gone, model);
+    /// Notes who comes and goes, whichever way the table is then written: before a sandbox's commit is answered.
+    pub(super) fn follow_guard(&mut self, changes: &[model::Change], model: &Model) -> Moves {
+        self.beyond.follow(changes, model)
+    }
+
+    pub(super) fn move_guard(&mut self, moves: &Moves, model: &Model) {
+        self.change_guard(&moves.come, &moves.gone, model);
     }
 
     fn change_guard(&mut self, come: &Elements, gone: &Elements, model: &Model) {
@@ -88,7 +105,11 @@ impl Reconcile {
         self.keep_count(GUARD);
         let written = match firewall::guard(model, &self.beyond.all()) {
             Some(table) => self.nft.replace(&table),
-            None => self.nft.delete(GUARD),
+            None => {
+                // Nobody is left to be told apart, and there is no table to take anybody from.
+                self.beyond.leaving = Elements::default();
+                self.nft.delete(GUARD)
+            }
         };
         if let Err(error) = written {
             tracing::error!(error = %Chain(&error), "cannot write the table that guards overlay networks");
@@ -138,7 +159,34 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use super::Tally;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Change, Sandbox};
+    use crate::testing;
+
+    #[test]
+    fn who_was_vouched_for_is_not_coming_once_it_is_written_and_leaves_a_change_later() {
+        let mut model = Model::default();
+        let network = Network { driver: Driver::Overlay { vni: 4097 }, ..testing::network("a", &[]) };
+        model.networks.insert(Arc::clone(&network.id), Arc::new(network));
+        let endpoint = testing::endpoint_at("id-a", &["10.0.0.2"]);
+        let elements = Elements::of(&endpoint);
+        let sandbox = Arc::new(Sandbox { endpoints: vec![endpoint.clone()], ..testing::sandbox("s") });
+        let none = Elements::default;
+
+        let mut beyond = Beyond::default();
+        beyond.coming.insert(Arc::clone(&endpoint.id), elements.clone());
+        let comes = Change::Sandbox { before: None, after: Some(Arc::clone(&sandbox)) };
+        assert_eq!(beyond.follow(&[comes], &model), Moves::default(), "it is in the table already");
+        assert_eq!(beyond.all(), none(), "the records speak for it");
+
+        let goes = Change::Sandbox { before: Some(sandbox), after: None };
+        assert_eq!(beyond.follow(&[goes], &model), Moves::default(), "its port is still there");
+        assert_eq!(beyond.all(), elements);
+        assert_eq!(beyond.follow(&[], &model), Moves { come: none(), gone: elements });
+        assert_eq!(beyond.all(), none());
+    }
 
     #[test]
     fn a_tally_never_goes_back() {
