@@ -37,7 +37,7 @@ test:
 	scripts/setup.sh test
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace --no-run
-	timeout --kill-after=10 1200 cargo test --locked --workspace --no-fail-fast -- --test-threads=2
+	timeout --kill-after=10 1800 cargo test --locked --workspace --no-fail-fast -- --test-threads=2
 
 # The part of it that drives the distribution's own podman, containerd and Docker.
 test-runtimes:
