@@ -15,6 +15,7 @@ mod output;
 mod ports;
 mod sandbox;
 mod service;
+mod several;
 mod stats;
 mod system;
 

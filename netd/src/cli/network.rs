@@ -15,7 +15,8 @@ use netd_api::value::{Alias, Reference};
 use netd_api::{Filter, Nothing};
 
 use super::each;
-use super::output::{self, Format, Table, print, print_json, print_line, print_one};
+use super::output::{Table, print, print_line};
+use super::several::{InspectFlags, ListFlags};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
@@ -44,17 +45,8 @@ Filters: driver, id, label, label!, name, scope, type=custom|builtin, dangling=t
 key are alternatives, keys must all hold."
 )]
 pub(super) struct LsArgs {
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// Only ids
-    #[arg(short, long)]
-    quiet: bool,
-    /// Whole ids
-    #[arg(long)]
-    no_trunc: bool,
-    /// Only such, see below
-    #[arg(short, long, value_name = "K=V")]
-    filter: Vec<Filter>,
+    #[command(flatten)]
+    flags: ListFlags,
 }
 
 /// Show networks with the sandboxes on them
@@ -64,10 +56,8 @@ Examples:
   netd network inspect app
   netd network inspect app --format table")]
 pub(super) struct InspectArgs {
-    #[arg(required = true, value_name = "NAME")]
-    names: Vec<Reference>,
-    #[arg(long, value_enum, default_value_t = Format::Json)]
-    format: Format,
+    #[command(flatten)]
+    flags: InspectFlags,
 }
 
 /// Remove networks that no sandbox is on
@@ -132,7 +122,7 @@ pub(super) struct DisconnectArgs {
 pub(super) fn run(client: &Client, command: Command) -> Result<ExitCode> {
     match command {
         Command::Create(args) => create::create(client, *args),
-        Command::Ls(args) => list(client, args),
+        Command::Ls(args) => list(client, &args),
         Command::Inspect(args) => inspect(client, &args),
         Command::Rm(args) => remove(client, &args),
         Command::Prune(args) => prune(client, args),
@@ -143,18 +133,10 @@ pub(super) fn run(client: &Client, command: Command) -> Result<ExitCode> {
     }
 }
 
-fn list(client: &Client, args: LsArgs) -> Result<ExitCode> {
-    let params = ListParams { filter: args.filter };
+fn list(client: &Client, args: &LsArgs) -> Result<ExitCode> {
+    let params = ListParams { filter: args.flags.filter.clone() };
     let networks = client.call::<network::List>(&params, &Nothing {}).context("list networks")?;
-    let id = |network: &Network| if args.no_trunc { network.id.clone() } else { output::short(&network.id) };
-    if args.quiet {
-        print(&networks.iter().map(|network| id(network) + "\n").collect::<String>())?;
-    } else if args.format == Format::Json {
-        print_json(&networks)?;
-    } else {
-        print(&table(&networks, id))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    args.flags.print(&networks, |network: &Network| &network.id, |id| table(&networks, id))
 }
 
 fn table(networks: &[Network], id: impl Fn(&Network) -> String) -> String {
@@ -174,18 +156,7 @@ fn table(networks: &[Network], id: impl Fn(&Network) -> String) -> String {
 }
 
 fn inspect(client: &Client, args: &InspectArgs) -> Result<ExitCode> {
-    let mut found = Vec::new();
-    let code = each(&args.names, |name| {
-        let params = NetworkParams { name: name.clone() };
-        let shown = client.call::<network::Inspect>(&params, &Nothing {});
-        found.push(shown.with_context(|| format!("inspect the network {name}"))?);
-        Ok(())
-    })?;
-    match args.format {
-        Format::Json => print_json(&found)?,
-        Format::Table => found.iter().try_for_each(|network| print_one(network, Format::Table))?,
-    }
-    Ok(code)
+    args.flags.print("network", |name| client.call::<network::Inspect>(&NetworkParams { name }, &Nothing {}))
 }
 
 fn remove(client: &Client, args: &RmArgs) -> Result<ExitCode> {

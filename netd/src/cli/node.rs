@@ -10,7 +10,8 @@ use netd_api::value::Reference;
 use netd_api::{Filter, Nothing};
 
 use super::each;
-use super::output::{Format, Table, print, print_json, print_line, print_one};
+use super::output::{Format, Table, print, print_json, print_line};
+use super::several::InspectFlags;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
@@ -51,10 +52,8 @@ pub(super) struct LsArgs {
 Example:
   netd node inspect node2")]
 pub(super) struct InspectArgs {
-    #[arg(required = true, value_name = "NAME")]
-    names: Vec<Reference>,
-    #[arg(long, value_enum, default_value_t = Format::Json)]
-    format: Format,
+    #[command(flatten)]
+    flags: InspectFlags,
 }
 
 #[derive(Args, Debug)]
@@ -138,16 +137,5 @@ fn table(nodes: &[Node]) -> String {
 }
 
 fn inspect(client: &Client, args: &InspectArgs) -> Result<ExitCode> {
-    let mut found = Vec::new();
-    let code = each(&args.names, |name| {
-        let params = NodeParams { name: name.clone() };
-        let shown = client.call::<node::Inspect>(&params, &Nothing {});
-        found.push(shown.with_context(|| format!("inspect the node {name}"))?);
-        Ok(())
-    })?;
-    match args.format {
-        Format::Json => print_json(&found)?,
-        Format::Table => found.iter().try_for_each(|node| print_one(node, Format::Table))?,
-    }
-    Ok(code)
+    args.flags.print("node", |name| client.call::<node::Inspect>(&NodeParams { name }, &Nothing {}))
 }

@@ -16,9 +16,10 @@ use netd_api::client::blocking::Client;
 use netd_api::network::ListParams;
 use netd_api::sandbox::{self, RemoveParams, Sandbox, SandboxParams};
 use netd_api::value::Reference;
-use netd_api::{Code, Filter, Nothing};
+use netd_api::{Code, Nothing};
 
-use super::output::{self, Format, print, print_json, print_line, print_one};
+use super::output::{self, print_line};
+use super::several::{InspectFlags, ListFlags};
 use super::{each, usage};
 use create::CreateArgs;
 
@@ -78,17 +79,8 @@ Examples:
 Filters: id, label, label!, name, network. Values of one key are alternatives, keys must all hold."
 )]
 pub(super) struct LsArgs {
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// Only ids
-    #[arg(short, long)]
-    quiet: bool,
-    /// Whole ids
-    #[arg(long)]
-    no_trunc: bool,
-    /// Only such, see below
-    #[arg(short, long, value_name = "K=V")]
-    filter: Vec<Filter>,
+    #[command(flatten)]
+    flags: ListFlags,
 }
 
 /// Show sandboxes with their networks and ports
@@ -98,10 +90,8 @@ Examples:
   netd sandbox inspect web
   netd sandbox inspect web --format table")]
 pub(super) struct InspectArgs {
-    #[arg(required = true, value_name = "NAME")]
-    names: Vec<Reference>,
-    #[arg(long, value_enum, default_value_t = Format::Json)]
-    format: Format,
+    #[command(flatten)]
+    flags: InspectFlags,
 }
 
 /// Look whether sandboxes have all that they should; prints what is missing
@@ -143,7 +133,7 @@ pub(super) fn run(client: &Client, command: Command) -> Result<ExitCode> {
             Ok(sandbox) => print_line(&sandbox.id).map(|()| ExitCode::SUCCESS).map_err(Into::into),
             Err(code) => Ok(code),
         },
-        Command::Ls(args) => list(client, args),
+        Command::Ls(args) => list(client, &args),
         Command::Inspect(args) => inspect(client, &args),
         Command::Check(args) => check(client, &args),
         Command::Rm(args) => remove(client, &args),
@@ -190,33 +180,18 @@ fn run_inside(client: &Client, args: RunArgs) -> Result<ExitCode> {
     }
 }
 
-fn list(client: &Client, args: LsArgs) -> Result<ExitCode> {
-    let params = ListParams { filter: args.filter };
+fn list(client: &Client, args: &LsArgs) -> Result<ExitCode> {
+    let params = ListParams { filter: args.flags.filter.clone() };
     let sandboxes = client.call::<sandbox::List>(&params, &Nothing {}).context("list sandboxes")?;
-    let id = |sandbox: &Sandbox| if args.no_trunc { sandbox.id.clone() } else { output::short(&sandbox.id) };
-    if args.quiet {
-        print(&sandboxes.iter().map(|sandbox| id(sandbox) + "\n").collect::<String>())?;
-    } else if args.format == Format::Json {
-        print_json(&sandboxes)?;
-    } else {
-        print(&table::render(&sandboxes, id, SystemTime::now()))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    args.flags.print(
+        &sandboxes,
+        |sandbox: &Sandbox| &sandbox.id,
+        |id| table::render(&sandboxes, id, SystemTime::now()),
+    )
 }
 
 fn inspect(client: &Client, args: &InspectArgs) -> Result<ExitCode> {
-    let mut found = Vec::new();
-    let code = each(&args.names, |name| {
-        let params = SandboxParams { name: name.clone() };
-        let shown = client.call::<sandbox::Inspect>(&params, &Nothing {});
-        found.push(shown.with_context(|| format!("inspect the sandbox {name}"))?);
-        Ok(())
-    })?;
-    match args.format {
-        Format::Json => print_json(&found)?,
-        Format::Table => found.iter().try_for_each(|sandbox| print_one(sandbox, Format::Table))?,
-    }
-    Ok(code)
+    args.flags.print("sandbox", |name| client.call::<sandbox::Inspect>(&SandboxParams { name }, &Nothing {}))
 }
 
 fn check(client: &Client, args: &CheckArgs) -> Result<ExitCode> {

@@ -8,13 +8,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use netd_api::Nothing;
 use netd_api::client::blocking::Client;
 use netd_api::service::{self, DrainEndpoint, ListParams, Service, ServiceParams};
 use netd_api::value::Reference;
-use netd_api::{Filter, Nothing};
 
 use super::each;
-use super::output::{self, Format, print, print_json, print_line, print_one};
+use super::output::print_line;
+use super::several::{InspectFlags, ListFlags};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
@@ -40,17 +41,8 @@ Filters: id, label, label!, mode=vip|dnsrr|external-name, name, network. Values 
 must all hold."
 )]
 pub(super) struct LsArgs {
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// Only ids
-    #[arg(short, long)]
-    quiet: bool,
-    /// Whole ids
-    #[arg(long)]
-    no_trunc: bool,
-    /// Only such, see below
-    #[arg(short, long, value_name = "K=V")]
-    filter: Vec<Filter>,
+    #[command(flatten)]
+    flags: ListFlags,
 }
 
 /// Show services with their endpoints
@@ -60,10 +52,8 @@ Examples:
   netd service inspect web
   netd service inspect web --format table")]
 pub(super) struct InspectArgs {
-    #[arg(required = true, value_name = "NAME")]
-    names: Vec<Reference>,
-    #[arg(long, value_enum, default_value_t = Format::Json)]
-    format: Format,
+    #[command(flatten)]
+    flags: InspectFlags,
 }
 
 /// Remove services; their sandboxes stay
@@ -99,7 +89,7 @@ pub(super) struct DrainArgs {
 pub(super) fn run(client: &Client, command: Command) -> Result<ExitCode> {
     match command {
         Command::Create(args) => create::create(client, *args),
-        Command::Ls(args) => list(client, args),
+        Command::Ls(args) => list(client, &args),
         Command::Inspect(args) => inspect(client, &args),
         Command::Update(args) => update::update(client, *args),
         Command::Rm(args) => remove(client, &args),
@@ -107,33 +97,14 @@ pub(super) fn run(client: &Client, command: Command) -> Result<ExitCode> {
     }
 }
 
-fn list(client: &Client, args: LsArgs) -> Result<ExitCode> {
-    let params = ListParams { filter: args.filter };
+fn list(client: &Client, args: &LsArgs) -> Result<ExitCode> {
+    let params = ListParams { filter: args.flags.filter.clone() };
     let services = client.call::<service::List>(&params, &Nothing {}).context("list services")?;
-    let id = |service: &Service| if args.no_trunc { service.id.clone() } else { output::short(&service.id) };
-    if args.quiet {
-        print(&services.iter().map(|service| id(service) + "\n").collect::<String>())?;
-    } else if args.format == Format::Json {
-        print_json(&services)?;
-    } else {
-        print(&table::render(&services, id))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    args.flags.print(&services, |service: &Service| &service.id, |id| table::render(&services, id))
 }
 
 fn inspect(client: &Client, args: &InspectArgs) -> Result<ExitCode> {
-    let mut found = Vec::new();
-    let code = each(&args.names, |name| {
-        let params = ServiceParams { name: name.clone() };
-        let shown = client.call::<service::Inspect>(&params, &Nothing {});
-        found.push(shown.with_context(|| format!("inspect the service {name}"))?);
-        Ok(())
-    })?;
-    match args.format {
-        Format::Json => print_json(&found)?,
-        Format::Table => found.iter().try_for_each(|service| print_one(service, Format::Table))?,
-    }
-    Ok(code)
+    args.flags.print("service", |name| client.call::<service::Inspect>(&ServiceParams { name }, &Nothing {}))
 }
 
 fn remove(client: &Client, args: &RmArgs) -> Result<ExitCode> {
