@@ -112,7 +112,7 @@ mod tests {
         links[0].loopback = true;
         let at = |link, text: &str| Addr { link, address: text.parse().expect("address") };
         let addresses = [at(1, "127.0.0.1/8"), at(2, "192.0.2.1/24"), at(2, "2001:db8::1/64")];
-        let to = |text: &str, link, mtu| (text.parse().expect("address"), Way { link, mtu });
+        let to = |text: &str, link, mtu| (text.parse().expect("address"), Way { link, is_local: false, mtu });
         let fits = |vtep: &str, ways: &[(IpAddr, Way)]| {
             let underlay = Underlay::of(vtep.parse().expect("address"), &links, &addresses, ways);
             (underlay.fits(), underlay.narrowest)

@@ -136,11 +136,8 @@ fn lease(
 
 /// What is led to a backend outside has to get there, and not come back.
 fn leads_on(world: &mut World, service: &Service) -> Result<()> {
-    let own: Vec<IpAddr> = match service.external.is_empty() {
-        true => Vec::new(),
-        false => world.kernel.rtnl.addresses()?.iter().map(|addr| addr.address.ip()).collect(),
-    };
-    circle::check(service, world.model(), &own)
+    let (model, rtnl) = (world.books.model(), &mut world.kernel.rtnl);
+    circle::check(service, model, |ip| Ok(rtnl.way_to(ip)?.is_some_and(|way| way.is_local)))
 }
 
 /// The kernel's part of what is about to be served, so that what cannot be fails the request and not the service.

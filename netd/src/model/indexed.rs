@@ -1,6 +1,7 @@
 //! Records by id, and by whatever else a request or a change asks for them: no question makes anybody walk all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -39,6 +40,10 @@ pub(crate) enum ServiceKey {
     Name(Arc<str>),
     /// It is on that network.
     On(Id),
+    /// It has that address.
+    Vip(IpAddr),
+    /// It publishes that port, in whatever protocol.
+    Publishes(u16),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,7 +87,9 @@ impl Keyed for Service {
     type Key = ServiceKey;
 
     fn keys(&self) -> impl Iterator<Item = ServiceKey> {
-        [ServiceKey::Name(Arc::clone(&self.name)), ServiceKey::On(Arc::clone(&self.network))].into_iter()
+        let own = [ServiceKey::Name(Arc::clone(&self.name)), ServiceKey::On(Arc::clone(&self.network))];
+        let ports = self.publishes.iter().map(|publish| ServiceKey::Publishes(publish.published));
+        own.into_iter().chain(self.vips().map(ServiceKey::Vip)).chain(ports)
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
     pub link: u32,
+    /// It ends on this host: the address is one of its own.
+    pub is_local: bool,
     /// Where the route says so; else it is the link's. What hosts on the way have said of late is left out of account: it
     /// is forgotten again, and anybody can say it.
     pub mtu: Option<u32>,
@@ -244,7 +246,8 @@ fn found_way(frame: &Frame<'_>) -> Option<Way> {
             _ => {}
         }
     }
-    Some(Way { link: link?, mtu: mtu.filter(|_| !is_passing) })
+    let is_local = frame.payload.get(ROUTE_TYPE).is_some_and(|kind| *kind == libc::RTN_LOCAL);
+    Some(Way { link: link?, is_local, mtu: mtu.filter(|_| !is_passing) })
 }
 
 pub(crate) fn decode(frame: &Frame<'_>) -> Option<Route> {
@@ -300,6 +303,8 @@ pub const LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
 pub const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 
 const ROUTE_HEADER: usize = 12;
+/// Where its type stands in the header.
+const ROUTE_TYPE: usize = 7;
 const NEXT_HOP_HEADER: usize = 8;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;

@@ -1,33 +1,36 @@
 //! Backends outside that are no outside at all: an address of a service, or a port that a service publishes on the nodes.
 //! One service may lead to another; none may lead back to itself, as its connections would never meet anybody. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use netd_api::ApiError;
 
 use crate::error::{Fault, Result};
-use crate::model::{Id, Model, Service};
+use crate::model::{Id, Model, Service, ServiceKey};
 
-/// Refuses a service that leads to itself, straight or by way of others. `own`: addresses of this host.
-pub(super) fn check(service: &Service, model: &Model, own: &[IpAddr]) -> Result<()> {
-    if service.external.is_empty() {
-        return Ok(());
-    }
-    let nodes: BTreeSet<IpAddr> = own.iter().copied().chain(addresses(model)).collect();
-    let others = Others::of(service, model);
+/// Refuses a service that leads to itself, straight or by way of others. `is_own`: an address of this host.
+pub(super) fn check(
+    service: &Service,
+    model: &Model,
+    mut is_own: impl FnMut(IpAddr) -> Result<bool>,
+) -> Result<()> {
+    let mut is_node =
+        |ip: IpAddr| Ok(ip.is_loopback() || addresses(model).any(|own| own == ip) || is_own(ip)?);
     // Each with the place in the list of whom it was reached by.
     let mut reached: Vec<(&Service, Option<usize>)> = vec![(service, None)];
     let mut seen: BTreeSet<&Id> = BTreeSet::new();
     let mut at = 0;
     while let Some(&(from, _)) = reached.get(at) {
         for to in from.external.iter().map(|backend| backend.address) {
-            if is_answered_by(service, to, &nodes) {
+            if is_answered_by(service, to, &mut is_node)? {
                 return Err(refusal(service, to, at, &reached));
             }
-            let next = others.at(to).filter(|other| is_answered_by(other, to, &nodes));
-            let new: Vec<&Service> = next.filter(|other| seen.insert(&other.id)).collect();
-            reached.extend(new.into_iter().map(|other| (other, Some(at))));
+            for other in leading_on(service, model, to) {
+                if is_answered_by(other, to, &mut is_node)? && seen.insert(&other.id) {
+                    reached.push((other, Some(at)));
+                }
+            }
         }
         at += 1;
     }
@@ -46,48 +49,31 @@ fn refusal(service: &Service, to: SocketAddr, last: usize, reached: &[(&Service,
     ApiError::invalid(detail).at("Backends").remedy("name who answers there").into()
 }
 
-/// Services that lead on: who leads nowhere leads nobody back.
-struct Others<'a> {
-    by_address: BTreeMap<IpAddr, Vec<&'a Service>>,
-    by_port: BTreeMap<u16, Vec<&'a Service>>,
+/// Other services of whom one may answer there, and that lead on: who leads nowhere leads nobody back.
+fn leading_on<'a>(service: &Service, model: &'a Model, to: SocketAddr) -> impl Iterator<Item = &'a Service> {
+    let of_address = model.services.by(&ServiceKey::Vip(to.ip()));
+    let of_port = model.services.by(&ServiceKey::Publishes(to.port()));
+    let others = of_address.chain(of_port).filter(|other| other.id != service.id);
+    others.filter(|other| !other.external.is_empty()).map(|other| &**other)
 }
 
-impl<'a> Others<'a> {
-    fn of(service: &Service, model: &'a Model) -> Self {
-        let mut others = Self { by_address: BTreeMap::new(), by_port: BTreeMap::new() };
-        for other in model.services.values().filter(|other| other.id != service.id) {
-            if other.external.is_empty() {
-                continue;
-            }
-            other.vips().for_each(|vip| others.by_address.entry(vip).or_default().push(other));
-            for publish in &other.publishes {
-                others.by_port.entry(publish.published).or_default().push(other);
-            }
-        }
-        others
-    }
-
-    /// Those of whom one may answer there.
-    fn at(&self, to: SocketAddr) -> impl Iterator<Item = &'a Service> {
-        let of_address = self.by_address.get(&to.ip()).into_iter().flatten();
-        of_address.chain(self.by_port.get(&to.port()).into_iter().flatten()).copied()
-    }
-}
-
-fn is_answered_by(service: &Service, to: SocketAddr, nodes: &BTreeSet<IpAddr>) -> bool {
+fn is_answered_by(
+    service: &Service,
+    to: SocketAddr,
+    is_node: &mut impl FnMut(IpAddr) -> Result<bool>,
+) -> Result<bool> {
     let (ip, port) = (to.ip(), to.port());
     let has_port = service.ports.is_empty() || service.ports.iter().any(|own| own.port == port);
     if has_port && service.vips().any(|vip| vip == ip) {
-        return true;
+        return Ok(true);
     }
-    let is_node = ip.is_loopback() || nodes.contains(&ip);
     let is_at =
         |address: &IpAddr| *address == ip || (address.is_unspecified() && address.is_ipv4() == ip.is_ipv4());
-    is_node
-        && service
-            .publishes
-            .iter()
-            .any(|publish| publish.published == port && publish.addresses.iter().any(is_at))
+    let is_published = service
+        .publishes
+        .iter()
+        .any(|publish| publish.published == port && publish.addresses.iter().any(is_at));
+    Ok(is_published && is_node(ip)?)
 }
 
 /// Of all nodes that live, or may.
@@ -129,7 +115,7 @@ mod tests {
         for other in others {
             model.services.insert(Id::clone(&other.id), Arc::new(other.clone()));
         }
-        check(service, &model, &[HOST]).err().map(|fault| fault.to_string())
+        check(service, &model, |ip| Ok(ip == HOST)).err().map(|fault| fault.to_string())
     }
 
     #[test]
