@@ -37,7 +37,7 @@ struct Arguments {
     /// How long each single run is
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Measure only these, as the table names them (blanks may be dashes)
+    /// Measure only these, as the table names them (blanks may be dashes, commas are left out)
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     only: Vec<String>,
     /// Where the table, the JSON and the plots go

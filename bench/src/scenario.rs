@@ -29,7 +29,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn wants(&self, name: Name) -> bool {
-        let plain = |text: &str| text.to_lowercase().replace([' ', '_'], "-");
+        let plain = |text: &str| text.to_lowercase().replace(',', "").replace([' ', '_'], "-");
         self.only.is_empty() || self.only.iter().any(|only| plain(only) == plain(name))
     }
 
