@@ -19,7 +19,7 @@ pub struct Stats {
 /// Connections from node to node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MeshStats {
-    /// What came to the mesh's sockets from addresses of no live node, and was refused.
+    /// What came to the mesh's sockets from addresses of no node that is heard, and was refused.
     pub strangers: u64,
     pub nodes: Vec<NodeStats>,
 }

@@ -30,7 +30,7 @@ pub(crate) struct Stats {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Mesh {
-    /// Came from addresses of no live node.
+    /// Came from addresses of no node that is heard.
     pub strangers: u64,
     pub nodes: Vec<NodeHops>,
 }

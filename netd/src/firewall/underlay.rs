@@ -1,5 +1,5 @@
-//! What of the tunnels and the mesh comes from nodes that live; all else for their ports is dropped before it is unpacked
-//! or answered. Pure. The nodes are elements of sets, the rules are always the same.
+//! What of the tunnels and the mesh comes from nodes that live, or are away; all else for their ports is dropped before it
+//! is unpacked or answered. Pure. The nodes are elements of sets, the rules are always the same.
 
 use std::net::IpAddr;
 
@@ -71,7 +71,7 @@ pub(super) fn chains(ends: &Ends) -> Vec<Chain> {
             Hook::Output,
             vec![
                 Rule::new(vec![to(Transport::Udp, ends.vxlan_port), to_node, Part::Notrack])
-                    .comment("to a node that lives"),
+                    .comment("to a node that is heard"),
             ],
         ),
     ]

@@ -132,7 +132,7 @@ fn hops(text: &mut Text, mesh: &Mesh) {
     }
     text.family(
         "mesh_strangers",
-        "Connections and datagrams refused because no live node has their address",
+        "Connections and datagrams refused because no node of the cluster has their address",
         "counter",
     );
     text.sample("mesh_strangers", true, &[], mesh.strangers);

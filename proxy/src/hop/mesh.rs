@@ -22,7 +22,7 @@ pub(crate) struct Mesh {
     by_source: HashMap<IpAddr, Arc<Node>>,
     /// Clients under whose address no backend of this node is connected to.
     except: Vec<IpNetwork>,
-    /// What came from addresses of no live node.
+    /// What came from addresses of no node that is heard.
     strangers: Arc<AtomicU64>,
 }
 
